@@ -1,0 +1,123 @@
+"""What the run measured, on which images, and what people corrected."""
+
+from collections import Counter
+
+import pandas as pd
+import streamlit as st
+
+from panorama import charts, runs, ui
+from panorama.errors import PanoramaError
+
+ui.ensure_entrypoint()
+
+st.title("Report")
+run = ui.choose_run(needs="metrics.json")
+metrics = run.metrics()
+if metrics is None:
+    st.error("The metrics of this run cannot be read.")
+    st.stop()
+
+
+def figure(value: float | None) -> str:
+    """A number for people; None is what could not be measured."""
+    return "not measurable" if value is None else f"{value:.3f}"
+
+
+h = run.history()
+test = metrics["test"]
+best = metrics["best"]
+st.write(
+    f"{ui.text(run.config.backbone)}, {ui.text(run.config.weights.rpartition('/')[2])} weights, seed {run.config.seed}, "
+    f"on {ui.text(run.source.name)}; best epoch: {best['epoch']} of {best['phase']}; "
+    f"took {ui.duration((h.last_at or 0) - (h.started_at or 0))}."
+)
+st.subheader("On the test split")
+st.caption(
+    f"{test['images']:,} images that decided nothing about the model; a probability over {test['threshold']:g} counts as predicted."
+)
+columns = st.columns(4)
+columns[0].metric("Mean average precision", figure(test["macro"]["average_precision"]))
+columns[1].metric("F1 (macro)", figure(test["macro"]["f1"]))
+columns[2].metric("Subset accuracy", figure(test["subset_accuracy"]), help="Share of images with every label right.")
+columns[3].metric("Hamming loss", figure(test["hamming_loss"]), help="Share of wrong cells.")
+
+before = metrics["before_training"].get("test")
+rows = [
+    {"label": label, "when": when, "average_precision": values["labels"][label]["average_precision"]}
+    for when, values in (("before", before), ("after", test)) if values
+    for label in test["labels"] if values["labels"][label]["average_precision"] is not None
+]  # fmt: skip
+left, right = st.columns([2, 3])
+with left:
+    if rows:
+        st.altair_chart(charts.label_scores(rows), key="label-scores")
+with right:
+    table = pd.DataFrame(
+        [
+            {
+                "label": label, "positives": v["positives"], "predicted": v["predicted"], "average precision": figure(v["average_precision"]),
+                "F1": figure(v["f1"]), "precision": figure(v["precision"]), "recall": figure(v["recall"]),
+                "best threshold*": figure(metrics["thresholds_from_validation"].get(label)),
+            }
+            for label, v in test["labels"].items()
+        ]
+    )  # fmt: skip
+    st.dataframe(table, hide_index=True, key="per-label")
+    st.caption("* highest F1 on the validation part; for your own use, nothing here is measured with it.")
+
+st.subheader("The same on other images")
+parts = [
+    ("test", "decided nothing"),
+    ("validation", "decided early stopping and the best epoch"),
+    ("train", "trained on: not evidence"),
+    ("out_of_fold", "all images, by heads that never saw them; what suspects are ranked by"),
+]
+st.dataframe(
+    pd.DataFrame(
+        [
+            {
+                "measured on": name.replace("_", " "), "images": metrics[name]["images"], "mAP": figure(metrics[name]["macro"]["average_precision"]),
+                "F1": figure(metrics[name]["macro"]["f1"]), "Hamming loss": figure(metrics[name]["hamming_loss"]), "what they are": what,
+            }
+            for name, what in parts
+        ]
+    ),
+    hide_index=True, key="parts",
+)  # fmt: skip
+st.altair_chart(charts.loss_curves(h), key="loss-curves")
+
+st.subheader("What was corrected")
+try:
+    standing = ui.review_store(runs.workspace()).current(run.fingerprint)
+except PanoramaError as error:
+    ui.show_error(error)
+    st.stop()
+changes = [d for d in standing.values() if d.verdict == "change"]
+kept = sum(d.verdict == "keep" for d in standing.values())
+if not standing:
+    st.write("Nothing is decided yet on these CSVs.")
+    if run.has("suspects.csv"):
+        ui.page_link("review", "Review the suspects →")
+else:
+    st.write(f"{len(changes):,} cells changed, {kept:,} looked at and kept.")
+    counted = Counter((d.label, "missing" if d.given == 0 else "extra") for d in changes)
+    if counted:
+        st.dataframe(
+            pd.DataFrame([{"label": label, "was": kind, "cells": n} for (label, kind), n in counted.most_common()]), hide_index=True, key="corrected",
+        )  # fmt: skip
+        images, _, paths = run.images()
+        path_of = dict(zip(images, paths, strict=True))
+        surest = sorted((d for d in changes if d.image in path_of), key=lambda d: -(d.doubt or 0))
+        cards = [
+            f'<div class="pn-card">{ui.picture_html(run.picture_path(path_of[d.image]), 480, d.image)}<div class="pn-body">'
+            f'<div class="pn-name">{ui.esc(d.image)}</div>{ui.esc(d.label)}: {"no → yes" if d.given == 0 else "yes → no"}</div></div>'
+            for d in surest[ui.pager(len(surest), 12, "corrections")]
+        ]
+        ui.grid(cards)
+
+left_out, problems = run.problems()
+st.subheader("The data")
+st.write(f"{left_out:,} images were left out; {len(problems):,} remarks on the data.")
+if problems:
+    with st.expander("Remarks"):
+        st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in problems))

@@ -1,0 +1,172 @@
+"""Decide on the labels that are probably wrong, one cell at a time; download the corrected CSV and the change log."""
+
+import streamlit as st
+
+from panorama import datasets, runs, ui
+from panorama.errors import PanoramaError
+from panorama.reviewing import ReviewQueue, bundle, open_queue
+from panorama.reviews import Verdict, change_log
+
+ui.ensure_entrypoint()
+
+st.title("Review")
+run = ui.choose_run(needs="suspects.csv")
+home = runs.workspace()
+
+
+@st.cache_resource(show_spinner="Reading suspects", max_entries=3)
+def queue_of(folder: str, stamp: int) -> ReviewQueue:
+    """The run's suspects with everything the page shows of them; read once for the server."""
+    del folder, stamp  # the cache key
+    return open_queue(run)
+
+
+try:
+    store = ui.review_store(home)
+    queue = queue_of(str(run.folder), (run.folder / "suspects.csv").stat().st_mtime_ns)
+    standing = store.current(queue.fingerprint)
+except PanoramaError as error:
+    ui.show_error(error)
+    st.stop()
+
+st.caption(
+    "Cells in order of doubt: how likely the CSV is wrong, judged by models that never saw that picture. "
+    "Of such suspects about half are usually fine, so look before you change."
+)
+left, middle, right, last = st.columns([1, 1, 1, 1])
+label = left.selectbox("Label", ["all labels", *queue.labels], format_func=ui.text, key="label")
+kinds = {"all": "missing and extra", "missing": "missing: CSV says no", "extra": "extra: CSV says yes"}
+kind = middle.selectbox("Kind", list(kinds), format_func=kinds.__getitem__, key="kind")
+split = right.selectbox("Split", ["all", *sorted(set(queue.splits))], key="split")
+reviewer = last.text_input("Your name (goes into the log)", key="reviewer")
+
+waiting = queue.waiting(
+    standing,
+    label=None if label == "all labels" else label,
+    kind=None if kind == "all" else kind,
+    split=None if split == "all" else split,
+)
+changes = {cell: 1 - d.given for cell, d in standing.items() if d.verdict == "change"}
+kept = sum(d.verdict == "keep" for d in standing.values())
+skipped = sum(d.verdict == "skip" for d in standing.values())
+counts = st.columns(4)
+counts[0].metric("Decided", f"{len(changes) + kept:,}", help=f"{len(changes):,} changed, {kept:,} kept")
+counts[1].metric("To change", f"{len(changes):,}")
+counts[2].metric("Skipped", f"{skipped:,}")
+worth = int((queue.doubts[waiting] >= 0.1).sum())
+counts[3].metric("Left, with doubt over 0.1", f"{worth:,}", help=f"{len(waiting):,} cells in all are left with this filter")
+
+
+def decide(verdict: Verdict, cell: int) -> None:
+    """Stores one decision on the cell that was on screen; what is shown next is what is committed."""
+    try:
+        store.record(
+            csv=queue.fingerprint, image=queue.images[queue.image_of[cell]], label=queue.labels[queue.label_of[cell]],
+            given=int(queue.given[cell]), verdict=verdict, reviewer=reviewer, probability=float(queue.probabilities[cell]),
+            doubt=float(queue.doubts[cell]), run=run.id,
+        )  # fmt: skip
+        st.session_state["told"] = ""
+    except PanoramaError as error:
+        st.session_state["told"] = str(error)
+
+
+def undo() -> None:
+    """Takes back the latest decision on this CSV and shows its picture again."""
+    try:
+        taken = store.undo(csv=queue.fingerprint)
+        st.session_state["told"] = "" if taken else "There is no decision to take back."
+    except PanoramaError as error:
+        st.session_state["told"] = str(error)
+
+
+if st.session_state.get("told"):
+    st.error(ui.text(st.session_state["told"]))
+
+if len(waiting):
+    cell = int(waiting[0])
+    i, k = int(queue.image_of[cell]), int(queue.label_of[cell])
+    image, name = queue.images[i], queue.labels[k]
+    picture, panel = st.columns([3, 2])
+    with picture:
+        st.html(ui.picture_html(run.picture_path(queue.paths[i]), 1400, image, "pn-photo"))
+        st.caption(ui.text(f"{image} · {queue.splits[i]}"))
+    with panel:
+        st.subheader(f"Is “{ui.text(name)}” in this picture?")
+        given = bool(queue.given[cell])
+        st.write(
+            f"The CSV says **{'yes' if given else 'no'}**; the model, without having seen it, **{queue.probabilities[cell]:.2f}**. "
+            f"Doubt **{queue.doubts[cell]:.2f}**: {'extra' if given else 'missing'}?"
+        )
+        change = f"Change to {'no' if given else 'yes'}"
+        # The keys name the cell: a late click on a button that is gone is dropped, never given to the next picture.
+        columns = st.columns(3)
+        columns[0].button(
+            change, type="primary", key=f"change-{cell}", on_click=decide, args=("change", cell), shortcut="y", width="stretch"
+        )
+        columns[1].button(
+            f"Keep {'yes' if given else 'no'}",
+            key=f"keep-{cell}",
+            on_click=decide,
+            args=("keep", cell),
+            shortcut="n",
+            width="stretch",
+        )
+        columns[2].button("Skip", key=f"skip-{cell}", on_click=decide, args=("skip", cell), shortcut="s", width="stretch")
+        st.button("Undo the last decision", key="undo", on_click=undo, shortcut="u", disabled=not standing)
+        rows = "".join(
+            f'<tr class="{"pn-asked" if other == k else ""}"><td>{ui.esc(queue.labels[other])}</td><td>{"yes" if queue.targets[i, other] else "no"}</td>'
+            f"<td>{ui.bar_html(float(queue.by_image[i, other]))}</td><td>{ui.esc(queue.verdict(standing, i, other))}</td></tr>"
+            for other in range(len(queue.labels))
+        )
+        st.html(
+            f'<table class="pn-table"><tr><th>label</th><th>CSV</th><th>model (out of fold)</th><th>decided</th></tr>{rows}</table>'
+        )
+else:
+    st.success("Every suspect with this filter is decided." if len(queue.doubts) else "There are no cells to review.")
+    st.button("Undo the last decision", key="undo", on_click=undo, disabled=not standing)
+
+st.divider()
+st.subheader("Take it home")
+st.write(
+    f"{len(changes):,} {'cell changes' if len(changes) == 1 else 'cells change'}; every other byte of the CSV stays as it is, and your original file is not touched."
+)
+try:
+    contents = datasets.corrected_csvs(queue.parts, changes)
+    log = change_log([d for d in standing.values() if d.verdict == "change"])
+except PanoramaError as error:
+    ui.show_error(error)
+    st.stop()
+downloads = st.columns(len(contents) + 2)
+for column, (file, data) in zip(downloads, contents.items(), strict=False):
+    column.download_button(
+        f"{ui.text(file)}, corrected",
+        data,
+        file.rpartition("/")[2],
+        "text/csv",
+        key=f"download-{file}",
+        on_click="ignore",
+        width="stretch",
+    )
+downloads[-2].download_button(
+    "Change log", log, "changes.csv", "text/csv", key="download-log", on_click="ignore", width="stretch"
+)
+downloads[-1].download_button(
+    "All as one zip",
+    bundle(contents, log),
+    "corrected.zip",
+    "application/zip",
+    key="download-zip",
+    on_click="ignore",
+    width="stretch",
+)
+if changes:
+    with st.expander("What changes"):
+        latest = sorted((d for d in standing.values() if d.verdict == "change"), key=lambda d: -d.id)
+        rows = "".join(
+            f"<tr><td>{ui.esc(d.image)}</td><td>{ui.esc(d.label)}</td><td>{d.given} → {1 - d.given}</td><td>{ui.esc(d.reviewer or '—')}</td><td>{ui.esc(d.at[:19])}</td></tr>"
+            for d in latest[ui.pager(len(latest), 50, "changes")]
+        )
+        st.html(
+            f'<table class="pn-table"><tr><th>image</th><th>label</th><th>from → to</th><th>who</th><th>when (UTC)</th></tr>{rows}</table>'
+        )
+ui.page_link("report", "Next: read the report →")

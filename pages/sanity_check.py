@@ -1,0 +1,93 @@
+"""The model's answers beside the CSV's labels, before and after training; mispredictions framed red and said in words."""
+
+import numpy as np
+import streamlit as st
+
+from panorama import runs, ui
+from panorama.errors import PanoramaError
+
+ui.ensure_entrypoint()
+
+st.title("Sanity check")
+run = ui.choose_run(needs="before.csv")
+try:
+    images, splits, paths = run.images()
+    before, after = run.probabilities("before.csv"), run.probabilities("predictions.csv")
+    assert before is not None
+    labels = before[0]
+    targets = run.targets(labels)
+except PanoramaError as error:
+    ui.show_error(error)
+    st.stop()
+
+controls = st.columns([1.4, 1, 1.6, 1])
+options = ["before training", "after training"] if after else ["before training"]
+when = controls[0].segmented_control("Predictions", options, default=options[-1], required=True, key=f"when-{len(options)}")
+label = controls[1].selectbox("Label", ["all labels", *labels], format_func=ui.text, key="label")
+kinds = {
+    "all": "all pictures",
+    "wrong": "any disagreement",
+    "extra": "model says it, CSV does not (false positive)",
+    "missing": "CSV says it, model does not (false negative)",
+    "right": "full agreement",
+}
+kind = controls[2].selectbox("Show", list(kinds), format_func=kinds.__getitem__, key="kind")
+split = controls[3].selectbox("Split", ["test", "validation", "train", "all"], key="split")
+if after is None:
+    st.info("This run has not finished: these are the predictions of the untrained head.")
+
+probabilities = (after if when == "after training" and after else before)[1]
+threshold = run.config.threshold
+predicted = probabilities > threshold
+columns = slice(None) if label == "all labels" else [labels.index(label)]
+false_positive = (predicted & (targets == 0))[:, columns].any(1)
+false_negative = (~predicted & (targets == 1))[:, columns].any(1)
+by_kind = {
+    "all": np.ones(len(images), bool),
+    "wrong": false_positive | false_negative,
+    "extra": false_positive,
+    "missing": false_negative,
+    "right": ~(false_positive | false_negative),
+}
+in_split = np.ones(len(images), bool) if split == "all" else np.array(splits) == split
+if label != "all labels" and kind == "all":
+    by_kind["all"] = (targets[:, columns] == 1).any(1) | predicted[:, columns].any(1)
+shown = np.flatnonzero(by_kind[kind] & in_split)
+
+n_wrong = int(((false_positive | false_negative) & in_split).sum())
+n_all = int(in_split.sum())
+where = "" if split == "all" else f" of the {split} split"
+about = "" if label == "all labels" else f" about {ui.text(label)}"
+st.write(
+    f"**{n_wrong:,} of {n_all:,}** pictures{where} disagree with the CSV{about} (probability over {threshold:g} counts as predicted)."
+)
+if split in ("train", "all") and when == "after training":
+    st.caption("The model was trained on the pictures of the train split with their labels: agreement there is not evidence.")
+if not len(shown):
+    st.info("No picture fits this filter.")
+
+cards = []
+for i in shown[ui.pager(len(shown), 24, "grid")].tolist():
+    given = [labels[k] for k in np.flatnonzero(targets[i])]
+    said = [f"{labels[k]} {probabilities[i, k]:.2f}" for k in np.argsort(-probabilities[i]) if predicted[i, k]]
+    differences = [
+        f"<b>✗ {ui.esc(labels[k])}</b>: model says yes ({probabilities[i, k]:.2f}), CSV says no" if predicted[i, k]
+        else f"<b>✗ {ui.esc(labels[k])}</b>: CSV says yes, model says no ({probabilities[i, k]:.2f})"
+        for k in np.flatnonzero(predicted[i] != (targets[i] == 1))
+    ]  # fmt: skip
+    verdict = (
+        f'<div class="pn-verdict pn-bad">✗ {len(differences)} {"difference" if len(differences) == 1 else "differences"}</div>'
+        if differences else '<div class="pn-verdict">✓ agrees</div>'
+    )  # fmt: skip
+    cards.append(
+        f'<div class="pn-card{" pn-wrong" if differences else ""}">'
+        f"{ui.picture_html(run.picture_path(paths[i]), 480, images[i])}"
+        f'<div class="pn-body"><div class="pn-name">{ui.esc(images[i])}</div><div class="pn-quiet">{ui.esc(splits[i])}</div>{verdict}'
+        f"<div>CSV: {ui.esc(', '.join(given) or 'no label')}</div><div>Model: {ui.esc(', '.join(said) or 'no label')}</div>"
+        f"{''.join(f'<p class=pn-error>{line}</p>' for line in differences)}</div></div>"
+    )
+ui.grid(cards, card_width=240)
+st.divider()
+st.write("Many of the “wrong” predictions are right: then the CSV is wrong.")
+if runs.find_run(runs.workspace(), run.id) and run.has("suspects.csv"):
+    ui.page_link("review", "Next: review the labels that are probably wrong →")

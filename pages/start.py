@@ -1,0 +1,58 @@
+"""The way in: what this is, the demo in one click, your own data in two."""
+
+import streamlit as st
+
+from panorama import runs, ui
+from panorama.errors import PanoramaError
+from panorama.workspace import current, remember
+
+ui.ensure_entrypoint()
+
+st.title("panorama")
+st.html(
+    '<p class="pn-hero">Train a classifier on your labelled pictures, see what it gets wrong, find the labels that are wrong '
+    "in your CSV, and take home a corrected CSV in which nothing else changed.</p>"
+)
+home = runs.workspace()
+found = current(home)
+
+left, right = st.columns(2)
+with left.container(border=True):
+    st.subheader("Try it on the demo")
+    st.write(
+        "400 landscapes drawn by panorama, with label errors planted on purpose. Nothing is downloaded; "
+        "drawing takes about half a minute and training a few minutes."
+    )
+    if st.button("Draw the demo and start", type="primary", key="demo"):
+        from panorama.demo import draw_demo
+        from panorama.finding import find_source, with_layouts
+
+        try:
+            folder = draw_demo(home / "demo", on_progress=ui.progress_bar("Drawing pictures"))
+            remember(home, with_layouts(find_source(folder)), is_demo=True)
+        except PanoramaError as error:
+            ui.show_error(error)
+            st.stop()
+        ui.go("dataset")
+with right.container(border=True):
+    st.subheader("Use your own pictures")
+    st.write(
+        "A folder with pictures and a CSV that says which labels each one carries, or a zip of it. It is only read, never changed."
+    )
+    ui.page_link("dataset", "Choose a folder or upload a zip →")
+
+st.subheader("The way through")
+finished = [run for run in runs.list_runs(home) if run.has("metrics.json")]
+steps = (
+    ("dataset", "Dataset", "Import pictures and labels, and see what is wrong with them.", found is not None),
+    ("train", "Train", "Two phases, live curves; stop, resume and compare runs.", bool(finished)),
+    ("sanity_check", "Sanity check", "What the model says beside what the CSV says, before and after training.", False),
+    ("review", "Review", "Decide on the labels that are probably wrong; download the corrected CSV.", False),
+    ("predict", "Predict", "Try the model on your own pictures.", False),
+    ("report", "Report", "What was measured, and what was corrected.", False),
+)
+for name, title, what, done in steps:
+    first, second = st.columns([1, 4], vertical_alignment="center")
+    with first:
+        ui.page_link(name, f"{title}{' ✓' if done else ''}")
+    second.write(what)

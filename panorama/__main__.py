@@ -1,0 +1,407 @@
+"""The command line: the same journeys as the pages, without a browser.
+
+Exit codes: 0 success, 1 bad input (one clear line on standard error), 2 bad usage.
+"""
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from panorama import datasets, finding, runs
+from panorama.archives import import_zip
+from panorama.config import TrainConfig, demo_config
+from panorama.errors import PanoramaError
+from panorama.labels import read_decisions
+from panorama.runs import Run
+
+_PROJECT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except PanoramaError as error:
+        print(f"panorama: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("panorama: interrupted.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"panorama: {where}{error.strerror or error}. Check the path, the disk space and your rights there.", file=sys.stderr
+        )
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m panorama",
+        description="Train a multi-label image classifier, find the labels that are probably wrong, take home a corrected CSV.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    data_help = "a folder with pictures and CSVs, a CSV in the folder of its pictures, or a zip of such a folder"
+
+    check = commands.add_parser("check", help="say what is in a data set and what is wrong with it")
+    check.add_argument("data", metavar="DATA", type=Path, help=data_help)
+    check.add_argument("--file-column", metavar="NAME", help="the column with the file names, where the guess is wrong")
+    check.set_defaults(run=_check)
+
+    train = commands.add_parser("train", help="train in two phases, predict, and rank suspects; the last line is the run folder")
+    train.add_argument("data", metavar="DATA", type=Path, help=data_help)
+    train.add_argument("--file-column", metavar="NAME", help="the column with the file names, where the guess is wrong")
+    train.add_argument("--out", metavar="RUN_DIR", type=Path, help="the run folder, new or empty (default: in the workspace)")
+    _add_training_options(train)
+    train.set_defaults(run=_train)
+
+    resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
+    resume.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    resume.set_defaults(run=_resume)
+
+    stop = commands.add_parser("stop", help="ask a run that trains elsewhere to stop; it can be resumed")
+    stop.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    stop.set_defaults(run=_stop)
+
+    listing = commands.add_parser("runs", help="list the runs of the workspace")
+    listing.set_defaults(run=_runs)
+
+    suspects = commands.add_parser("suspects", help="every cell of every image, the most doubtful first")
+    suspects.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    suspects.add_argument("--out", metavar="CSV", type=Path, help="write them here (default: the first 20 on standard output)")
+    suspects.set_defaults(run=_suspects)
+
+    predict = commands.add_parser("predict", help="probabilities for pictures the run has not seen")
+    predict.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    predict.add_argument("pictures", metavar="PICTURE_OR_FOLDER", type=Path, nargs="+")
+    predict.add_argument("--out", metavar="CSV", type=Path, help="write them here (default: standard output)")
+    predict.set_defaults(run=_predict)
+
+    export = commands.add_parser("export", help="write each CSV corrected; every other byte stays as it is")
+    export.add_argument("data", metavar="DATA", type=Path, help=data_help)
+    export.add_argument("--decisions", metavar="CSV", type=Path, required=True, help="columns image, label, value (0 or 1)")
+    export.add_argument("--out", metavar="DIR", type=Path, required=True)
+    export.set_defaults(run=_export)
+
+    demo = commands.add_parser("demo", help="the whole loop on pictures that panorama draws, without a network")
+    demo.add_argument("folder", metavar="DIR", type=Path, nargs="?", help="default: demo in the workspace")
+    demo.add_argument("--images", type=int, default=400, metavar="N", help="how many pictures to draw (default 400)")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.set_defaults(run=_demo)
+
+    serve = commands.add_parser("serve", help="open the app on this machine only")
+    serve.add_argument("--port", type=int, default=8501)
+    serve.set_defaults(run=_serve)
+    return parser
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    """One option for each field of TrainConfig, with its default."""
+    helps = {
+        "backbone": "a torchvision classifier: mobilenet_v2, vgg16, resnet50, efficientnet_b0, ...",
+        "weights": "imagenet (torchvision's, downloaded on first use), none, or the path of a state dict",
+        "image_size": "side in pixels of what the network sees",
+        "augmentation": "turn, crop and mirror training pictures at random",
+        "validation_share": "share of the training split that decides early stopping, the best epoch and thresholds",
+        "test_share": "share held out for the report, where the data brings no test split",
+        "unfreeze": "what fine tuning trains: all, or the last N blocks",
+        "precision": "auto measures which is faster here",
+        "folds": "folds of the out-of-fold probabilities",
+        "fold_repeats": "how often the folds are drawn anew",
+        "threshold": "probability above which a label counts as predicted",
+        "epochs_adaptation": "at most so many epochs with the extractor frozen",
+        "epochs_finetuning": "at most so many epochs with layers unfrozen",
+    }
+    for field in dataclasses.fields(TrainConfig):
+        name, default = "--" + field.name.replace("_", "-"), field.default
+        text = f"{helps.get(field.name, '')} (default {default})".strip()
+        if isinstance(default, bool):
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
+        elif field.name == "unfreeze":
+            parser.add_argument(name, type=_blocks, default=default, metavar="all|N", help=text)
+        elif field.name == "precision":
+            parser.add_argument(name, choices=["auto", "float32", "bfloat16"], default=default, help=text)
+        else:
+            parser.add_argument(name, type=type(default), default=default, metavar=type(default).__name__.upper(), help=text)
+
+
+def _blocks(text: str) -> int | Literal["all"]:
+    return "all" if text == "all" else int(text)
+
+
+# --- the journeys ------------------------------------------------------------------------------------------------------
+
+
+def _source(options: argparse.Namespace) -> finding.Source:
+    """The data set of a command, its zip unpacked, its layouts decided."""
+    path: Path = options.data
+    if path.is_file() and path.suffix.lower() == ".zip":
+        path = import_zip(path, runs.workspace() / "data", path.name)
+    source = finding.find_source(path)
+    wanted = getattr(options, "file_column", None)
+    if wanted is not None:
+        source = finding.with_file_column(source, wanted)
+    return finding.with_layouts(source)
+
+
+def _load(options: argparse.Namespace, seed: int = 0, test_share: float = 0.2) -> datasets.DataSet:
+    from panorama.terminal import Bar
+
+    source = _source(options)
+    with Bar("Reading pictures", "images") as bar:
+        return datasets.load(source, runs.workspace(), seed=seed, test_share=test_share, on_progress=bar.set)
+
+
+def _check(options: argparse.Namespace) -> int:
+    data = _load(options)
+    n_train, n_test = len(data.indices("train")), len(data.indices("test"))
+    print(f"{data.source.root}: {len(data.images):,} images ({n_train:,} train, {n_test:,} test), {len(data.labels)} labels")
+    for part in data.parts:
+        header = part.sheet.table.header
+        layout = part.source.layout
+        assert layout is not None
+        how = "one column a label" if layout.tag_column is None else f"tags in column {header[layout.tag_column]!r}"
+        print(f"{part.source.file}: file names in column {header[layout.file_column]!r}, {how}")
+    if data.source.csvs[0].split is None:
+        print("split: made by panorama, stratified by label combination (seed 0)")
+    width = max(len(label) for label in data.labels)
+    for k, label in enumerate(data.labels):
+        positives = int(data.targets[:, k].sum())
+        print(f"  {label:<{width}}  {positives:>7,} of {len(data.images):,} ({positives / len(data.images):.1%})")
+    for problem in data.problems:
+        print(f"{problem.severity}: {problem}")
+    if data.n_left_out:
+        print(f"{data.n_left_out:,} images were left out; the others can be used.")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(TrainConfig)}
+    config = TrainConfig(**values)
+    if config.weights not in ("imagenet", "none"):
+        path = Path(config.weights).expanduser().resolve()
+        if not path.is_file():
+            raise PanoramaError(f"{config.weights}: there is no such weights file. Give a state dict, imagenet or none.")
+        config = dataclasses.replace(config, weights=str(path))
+    data = _load(options, config.seed, config.test_share)
+    for problem in data.problems:
+        if problem.severity != "note":
+            print(f"{problem.severity}: {problem}", file=sys.stderr)
+    run = runs.create(data, config, runs.workspace(), folder=options.out)
+    return _work(run)
+
+
+def _work(run: Run) -> int:
+    """Trains in this process, showing progress; prints the run folder last."""
+    from panorama import worker
+    from panorama.terminal import Progress
+
+    (run.folder / "stop").unlink(missing_ok=True)
+    with Progress() as shown:
+        status = worker.run(run.folder, shown)
+    message = run.history().message
+    if status == "failed":
+        raise PanoramaError(message)
+    if status == "stopped":
+        print(f"{message} python -m panorama resume {run.folder}")
+    else:
+        _print_metrics(run)
+    print(run.folder)
+    return 0
+
+
+def _print_metrics(run: Run) -> None:
+    values = run.metrics() or {}
+    test = values.get("test", {})
+    print(f"test split, {test.get('images', 0):,} images the training did not see:")
+    for name, value in (("mAP", test["macro"]["average_precision"]), ("F1", test["macro"]["f1"]),
+                        ("subset accuracy", test["subset_accuracy"]), ("Hamming loss", test["hamming_loss"])):  # fmt: skip
+        print(f"  {name:<16}{_figure(value)}")
+    for label, found in test["labels"].items():
+        print(f"  {label}: average precision {_figure(found['average_precision'])}, F1 {_figure(found['f1'])}")
+
+
+def _figure(value: float | None) -> str:
+    return "not measurable" if value is None else f"{value:.3f}"
+
+
+def _resume(options: argparse.Namespace) -> int:
+    run = Run(options.run_dir.expanduser().resolve())
+    if run.state() == "complete":
+        print(f"{run.id} is complete; there is nothing to resume.")
+        print(run.folder)
+        return 0
+    return _work(run)
+
+
+def _stop(options: argparse.Namespace) -> int:
+    run = Run(options.run_dir.expanduser().resolve())
+    _ = run.config
+    if not runs.is_running(run):
+        raise PanoramaError(f"{run.id} is not training now.")
+    run.ask_to_stop()
+    print(f"Asked {run.id} to stop. It can be resumed: python -m panorama resume {run.folder}")
+    return 0
+
+
+def _runs(_: argparse.Namespace) -> int:
+    found = runs.list_runs(runs.workspace())
+    if not found:
+        print(f"No runs in {runs.workspace()} yet. Start one: python -m panorama train DATA")
+    for run in found:
+        metrics = run.metrics()
+        quality = f"test mAP {_figure(metrics['test']['macro']['average_precision'])}" if metrics else ""
+        print(f"{run.id}  {run.state():<11}  {run.source.name}  {run.config.backbone}  {quality}".rstrip())
+    return 0
+
+
+def _suspects(options: argparse.Namespace) -> int:
+    run = Run(options.run_dir.expanduser().resolve())
+    _ = run.config
+    path = run.folder / "suspects.csv"
+    if not path.is_file():
+        raise PanoramaError(
+            f"{run.id} has no suspects yet: it is {run.state()}. Let it finish: python -m panorama resume {run.folder}"
+        )
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        _, rows = runs.read_rows(path)
+        options.out.write_bytes(path.read_bytes())
+        print(f"{options.out}: {len(rows):,} cells, most doubtful first.")
+        return 0
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:21]:
+        print(line)
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from panorama.prediction import Predictor
+    from panorama.terminal import Bar
+
+    run = Run(options.run_dir.expanduser().resolve())
+    _ = run.config
+    sources = _pictures(options.pictures)
+    predictor = Predictor.load(run.folder)
+    rows: list[list[Any]] = []
+    unread = 0
+    with Bar("Predicting", "images") as bar:
+        for done, prediction in enumerate(predictor.predict(sources), 1):
+            bar.set(done, len(sources))
+            if prediction.probabilities is None:
+                unread += 1
+                print(f"panorama: {prediction.problem} It is left out.", file=sys.stderr)
+            else:
+                rows.append([prediction.name, *(f"{value:.6g}" for value in prediction.probabilities.tolist())])
+    if not rows:
+        raise PanoramaError(f"None of the {len(sources)} pictures could be read.")
+    header = ["image", *predictor.labels]
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_rows(options.out, header, rows)
+        left = f"; {unread:,} left out" if unread else ""
+        print(f"{options.out}: {len(rows):,} images{left}.")
+        return 0
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return 0
+
+
+def _pictures(given: Sequence[Path]) -> list[tuple[str, Path | bytes]]:
+    """(name, file): below a folder the path inside it, else the file's name; whole paths where names would collide."""
+    found: list[tuple[str, Path]] = []
+    for path in given:
+        if path.is_dir():
+            files = finding.PictureIndex(path).files
+            if not files:
+                raise PanoramaError(f"{path}: there is no picture in this folder.")
+            found += [(name, path / name) for name in files]
+        elif path.exists():
+            found.append((path.name, path))
+        else:
+            raise PanoramaError(f"{path}: there is no such picture or folder.")
+    names = [name for name, _ in found]
+    if len(set(names)) < len(names):
+        return [(str(path), path) for _, path in found]
+    return list(found)
+
+
+def _export(options: argparse.Namespace) -> int:
+    try:
+        decisions = read_decisions(options.decisions.read_bytes(), options.decisions.name)
+    except FileNotFoundError:
+        raise PanoramaError(
+            f"{options.decisions}: there is no such file. Expected a CSV with the columns image, label, value."
+        ) from None
+    path: Path = options.data
+    if path.is_file() and path.suffix.lower() == ".zip":
+        path = import_zip(path, runs.workspace() / "data", path.name)
+    source = finding.find_source(path)
+    if decisions:
+        parts = datasets.sheet_parts(source, decided={image for image, _ in decisions})
+        written = datasets.write_corrected(parts, source.root, decisions, options.out)
+    else:
+        written = datasets.write_unchanged(source, options.out)
+    for file in written:
+        print(file)
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from panorama.demo import draw_demo
+    from panorama.terminal import Bar
+
+    home = runs.workspace()
+    folder = (options.folder or home / "demo").expanduser().resolve()
+    with Bar("Drawing pictures", "images") as bar:
+        data_folder = draw_demo(folder, n_images=options.images, seed=options.seed, on_progress=bar.set)
+    source = finding.with_layouts(finding.find_source(data_folder))
+    with Bar("Reading pictures", "images") as bar:
+        data = datasets.load(source, home, on_progress=bar.set)
+    run = runs.create(data, demo_config(options.seed), home)
+    code = _work(run)
+    if code or not run.has("suspects.csv"):
+        return code
+    _, planted_rows = runs.read_rows(folder / "planted.csv")
+    planted = {(row[0], row[1]): int(row[3]) for row in planted_rows}
+    _, suspects = runs.read_rows(run.folder / "suspects.csv")
+    depth = round(1.5 * len(planted))
+    looked_at = [(row[0], row[2]) for row in suspects[:depth]]
+    found = [cell for cell in looked_at if cell in planted]
+    print(f"{len(found)} of the {len(planted)} planted label errors stand among the first {depth} suspects.")
+    decisions = folder / "decisions.csv"
+    runs.write_rows(decisions, ["image", "label", "value"], [(image, label, planted[image, label]) for image, label in found])
+    written = datasets.write_corrected(data.parts, source.root, {cell: planted[cell] for cell in found}, folder / "corrected")
+    print(
+        f"A reviewer who decides those rightly (here: the truth) gets the corrected CSVs: {', '.join(str(file) for file in written)}"
+    )
+    print(run.folder)
+    return code
+
+
+def _serve(options: argparse.Namespace) -> int:
+    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.address", "127.0.0.1", "--server.port", str(options.port),
+               "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]  # fmt: skip
+    home = {"PANORAMA_HOME": str(runs.workspace())}  # the default is relative to where the command was given
+    try:
+        return subprocess.call(command, cwd=_PROJECT, env=os.environ | home)
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Tables in, Altair charts out. No Streamlit here: the same charts serve pages and reports.
+
+Two series never differ by colour alone: they also differ by dash or shape, and are named beside the line or in a legend.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from panorama.events import History
+
+AnyChart = Any  # altair names its charts by how they were put together; callers only draw them
+
+TRAINING, VALIDATION, BEST = "#d97b29", "#2b83a6", "#3c8d5a"
+BLUES = ["#2b83a6", "#d97b29", "#3c8d5a", "#a05195", "#8a6d3b", "#6b7f8c", "#c44e52", "#4c5fa8"]
+RED = "#c62f3b"
+_DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3], [10, 4], [4, 1], [6, 1, 1, 1]]
+
+
+def epoch_table(history: History) -> pd.DataFrame:
+    """One row an epoch and part: epoch (counted through both phases), phase, part, loss, is_best."""
+    n_adaptation = sum(epoch.phase == "adaptation" for epoch in history.epochs)
+    best = history.best
+    rows = [
+        {
+            "epoch": epoch.epoch + (n_adaptation if epoch.phase == "fine tuning" else 0),
+            "phase": epoch.phase,
+            "part": part,
+            "loss": loss,
+            "mAP": epoch.validation_map,
+            "is_best": epoch is best,
+        }
+        for epoch in history.epochs
+        for part, loss in (("training", epoch.train_loss), ("validation", epoch.validation_loss))
+    ]
+    return pd.DataFrame(rows, columns=["epoch", "phase", "part", "loss", "mAP", "is_best"])
+
+
+def loss_curves(history: History, *, log_scale: bool = False, height: int = 320) -> AnyChart:
+    """Training and validation loss per epoch, the phase boundary, and the best epoch marked."""
+    table = epoch_table(history)
+    n_adaptation = int((table["phase"] == "adaptation").sum() // 2)
+    # One epoch has no line: a domain of at least two keeps the axis from jumping.
+    last = max(2, int(table["epoch"].max()) if len(table) else 2)
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(domain=[1, last], nice=False))
+    y = alt.Y(
+        "loss:Q",
+        title="loss (binary cross entropy, nats)",
+        scale=alt.Scale(type="log" if log_scale else "linear", zero=False, nice=True),
+    )
+    colour = alt.Color(
+        "part:N",
+        title=None,
+        scale=alt.Scale(domain=["training", "validation"], range=[TRAINING, VALIDATION]),
+        legend=alt.Legend(orient="top"),
+    )
+    dash = alt.StrokeDash(
+        "part:N", title=None, scale=alt.Scale(domain=["training", "validation"], range=[[5, 3], [1, 0]]), legend=None
+    )
+    tooltip = [
+        "phase:N", "epoch:Q", "part:N", alt.Tooltip("loss:Q", format=".4f"), alt.Tooltip("mAP:Q", format=".3f", title="validation mAP"),
+    ]  # fmt: skip
+    lines = alt.Chart(table).mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash, detail="phase:N")
+    points = alt.Chart(table).mark_point(filled=True, size=28).encode(x=x, y=y, color=colour, tooltip=tooltip)
+    layers: list[alt.Chart] = [lines, points]
+    if n_adaptation and (table["phase"] == "fine tuning").any():
+        edge = pd.DataFrame({"epoch": [n_adaptation + 0.5], "text": ["fine tuning ▸"]})
+        layers.append(alt.Chart(edge).mark_rule(strokeDash=[2, 3], color="gray").encode(x="epoch:Q"))
+        layers.append(alt.Chart(edge).mark_text(align="left", dx=5, y=10, color="gray").encode(x="epoch:Q", text="text:N"))
+    best = table[table["is_best"] & (table["part"] == "validation")].assign(text="★ best")
+    if len(best):
+        layers.append(alt.Chart(best).mark_point(shape="diamond", size=140, strokeWidth=2, color=BEST).encode(x=x, y=y))
+        layers.append(alt.Chart(best).mark_text(dy=-14, color=BEST, fontWeight="bold").encode(x=x, y=y, text="text:N"))
+    return alt.layer(*layers).properties(height=height)
+
+
+def batch_losses(history: History, *, log_scale: bool = False, height: int = 180, most: int = 600) -> AnyChart:
+    """The loss of each logged batch of fine tuning, in order; thinned to `most` points."""
+    batches = [b for b in history.batches if b.phase == "fine tuning"]
+    batches = batches[:: max(1, len(batches) // most)]
+    table = pd.DataFrame(
+        {"position": [b.epoch - 1 + b.batch / b.batches for b in batches], "loss": [b.loss for b in batches]},
+        columns=["position", "loss"],
+    )
+    scale = alt.Scale(type="log" if log_scale else "linear", zero=False)
+    return (
+        alt.Chart(table)
+        .mark_line(strokeWidth=1, color=TRAINING)
+        .encode(
+            x=alt.X("position:Q", title="epoch of fine tuning", axis=alt.Axis(tickMinStep=1)),
+            y=alt.Y("loss:Q", title="batch loss (nats)", scale=scale),
+            tooltip=[alt.Tooltip("position:Q", format=".2f", title="epoch"), alt.Tooltip("loss:Q", format=".4f")],
+        )
+        .properties(height=height)
+    )
+
+
+def compare_runs(histories: Mapping[str, History], *, log_scale: bool = False, height: int = 320) -> AnyChart:
+    """Validation loss per epoch, one line a run."""
+    tables = [epoch_table(history).assign(run=name) for name, history in histories.items()]
+    table = pd.concat(tables) if tables else epoch_table(History()).assign(run="")
+    names = list(histories)
+    return (
+        alt.Chart(table[table["part"] == "validation"])
+        .mark_line(point=True, strokeWidth=2)
+        .encode(
+            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("loss:Q", title="validation loss (nats)", scale=alt.Scale(type="log" if log_scale else "linear", zero=False)),
+            color=alt.Color(
+                "run:N", title=None, scale=alt.Scale(domain=names, range=BLUES), legend=alt.Legend(orient="top", columns=2)
+            ),
+            strokeDash=alt.StrokeDash("run:N", title=None, scale=alt.Scale(domain=names, range=_DASHES), legend=None),
+            tooltip=["run:N", "phase:N", "epoch:Q", alt.Tooltip("loss:Q", format=".4f"), alt.Tooltip("mAP:Q", format=".3f")],
+        )
+        .properties(height=height)
+    )
+
+
+def label_counts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: Sequence[str]) -> AnyChart:
+    """How many images carry each label, a bar a label, split by shade, the number beside it."""
+    where = np.array(splits)
+    rows = [
+        {"label": label, "split": split, "images": int(targets[where == split, k].sum())}
+        for k, label in enumerate(labels)
+        for split in ("train", "test")
+    ]
+    table = pd.DataFrame(rows)
+    total = table.groupby("label", as_index=False, sort=False)["images"].sum()
+    y = alt.Y("label:N", title=None, sort=list(labels), axis=alt.Axis(labelLimit=260))
+    bars = (
+        alt.Chart(table)
+        .mark_bar(height={"band": 0.7})
+        .encode(
+            y=y,
+            x=alt.X("images:Q", title="images that carry the label", axis=alt.Axis(tickMinStep=1, format=",d")),
+            color=alt.Color(
+                "split:N",
+                title=None,
+                scale=alt.Scale(domain=["train", "test"], range=[VALIDATION, "#9cc7d6"]),
+                legend=alt.Legend(orient="top"),
+            ),
+            order=alt.Order("split:N", sort="descending"),
+            tooltip=["label:N", "split:N", alt.Tooltip("images:Q", format=",d")],
+        )
+    )
+    numbers = (
+        alt.Chart(total)
+        .mark_text(align="left", dx=4, color="gray")
+        .encode(y=y, x="images:Q", text=alt.Text("images:Q", format=",d"))
+    )
+    return alt.layer(bars, numbers).properties(height=alt.Step(26))
+
+
+def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyChart:
+    """Of the images with the row's label, the share that also carry the column's; the number of images on each cell."""
+    together = targets.astype(int).T @ targets.astype(int)  # (n_labels, n_labels)
+    rows = [
+        {
+            "label": a, "with": b, "images": int(together[i, j]),
+            "share": float(together[i, j] / together[i, i]) if together[i, i] else 0.0,
+        }
+        for i, a in enumerate(labels) for j, b in enumerate(labels) if i != j
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["label", "with", "images", "share"])
+    base = alt.Chart(table).encode(
+        y=alt.Y("label:N", title="images with ...", sort=list(labels), axis=alt.Axis(labelLimit=200)),
+        x=alt.X(
+            "with:N", title="... that also carry", sort=list(labels), axis=alt.Axis(orient="top", labelAngle=-40, labelLimit=120)
+        ),
+    )
+    cells = base.mark_rect().encode(
+        color=alt.Color("share:Q", title="share", scale=alt.Scale(scheme="tealblues", domainMin=0), legend=None),
+        tooltip=["label:N", "with:N", alt.Tooltip("images:Q", format=",d"), alt.Tooltip("share:Q", format=".0%")],
+    )
+    top = float(table["share"].max()) if len(table) else 0.0
+    text = base.mark_text(fontSize=11).encode(
+        text=alt.Text("images:Q", format=",d"),
+        color=alt.condition(alt.datum.share > top * 0.55, alt.value("white"), alt.value("#1c2a30")),
+    )
+    return alt.layer(cells, text).properties(height=alt.Step(30))
+
+
+def probability_bars(labels: Sequence[str], probabilities: Sequence[float], threshold: float) -> AnyChart:
+    """One bar a label, 0 to 1; labels over the threshold filled and in bold words, the threshold a line."""
+    table = pd.DataFrame({"label": list(labels), "probability": list(probabilities)})
+    table["predicted"] = np.where(table["probability"] > threshold, "predicted", "not predicted")
+    table["text"] = [f"{p:.2f}" + (" ✓" if p > threshold else "") for p in table["probability"]]
+    y = alt.Y("label:N", title=None, sort=list(labels), axis=alt.Axis(labelLimit=200))
+    x = alt.X(
+        "probability:Q", title="probability", scale=alt.Scale(domain=[0, 1.12]), axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1])
+    )
+    colour = alt.Color(
+        "predicted:N", legend=None, scale=alt.Scale(domain=["predicted", "not predicted"], range=[VALIDATION, "#9aa7ad"])
+    )
+    bars = (
+        alt.Chart(table)
+        .mark_bar(height={"band": 0.65})
+        .encode(y=y, x=x, color=colour, tooltip=["label:N", alt.Tooltip("probability:Q", format=".3f"), "predicted:N"])
+    )
+    text = alt.Chart(table).mark_text(align="left", dx=4, color="gray").encode(y=y, x=x, text="text:N")
+    rule = alt.Chart(pd.DataFrame({"threshold": [threshold]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="threshold:Q")
+    return alt.layer(bars, text, rule).properties(height=alt.Step(26))
+
+
+def label_scores(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
+    """Average precision per label before and after training: two marks on one line a label. rows: label, when, average_precision."""
+    table = pd.DataFrame(list(rows), columns=["label", "when", "average_precision"])
+    order = list(dict.fromkeys(table["label"]))
+    base = alt.Chart(table).encode(y=alt.Y("label:N", title=None, sort=order, axis=alt.Axis(labelLimit=260)))
+    line = base.mark_line(color="#9aa7ad").encode(x="average_precision:Q", detail="label:N")
+    points = base.mark_point(filled=True, size=110, opacity=1).encode(
+        x=alt.X("average_precision:Q", title="average precision on the test split", scale=alt.Scale(domain=[0, 1])),
+        color=alt.Color(
+            "when:N",
+            title=None,
+            scale=alt.Scale(domain=["before", "after"], range=["#9aa7ad", VALIDATION]),
+            legend=alt.Legend(orient="top"),
+        ),
+        shape=alt.Shape("when:N", title=None, scale=alt.Scale(domain=["before", "after"], range=["circle", "diamond"])),
+        tooltip=["label:N", "when:N", alt.Tooltip("average_precision:Q", format=".3f")],
+    )
+    return alt.layer(line, points).properties(height=alt.Step(28))

@@ -1,0 +1,200 @@
+"""Weights on disk: the best model for whoever predicts, and the training state for whoever resumes.
+
+safetensors and JSON, never pickle. Every file is written beside its place, flushed to disk and moved into it, so a reader
+sees the old file or the new one. A file that was changed or damaged is refused, naming what was expected and found.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from panorama import preprocessing
+from panorama.errors import PanoramaError
+from panorama.model import Classifier, build
+from panorama.training import TrainingState
+
+MODEL, CARD = "model.safetensors", "model.json"
+_CHECKPOINT, _PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+_FORMAT = 1
+
+
+class CheckpointError(PanoramaError):
+    """A checkpoint that is missing, damaged or not ours."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is needed beside the weights to predict: label order and preprocessing are part of a model."""
+
+    backbone: str
+    labels: tuple[str, ...]
+    image_size: int
+    threshold: float
+    weights: str
+    sha256: str = ""
+    preprocessing: int = preprocessing.VERSION
+    format: int = _FORMAT
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data`, on disk when this returns; a crash leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def save_model(folder: Path, weights: dict[str, Tensor], card: ModelCard) -> None:
+    """Writes model.safetensors, then model.json with its hash."""
+    data = save({name: value.detach().cpu().contiguous() for name, value in weights.items()})
+    write_atomically(folder / MODEL, data)
+    values = {**asdict(card), "sha256": hashlib.sha256(data).hexdigest()}
+    write_atomically(folder / CARD, json.dumps(values, indent=2).encode())
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The model card of a run. Raises CheckpointError."""
+    path = folder / CARD
+    try:
+        values = json.loads(path.read_text())
+        card = ModelCard(**{**values, "labels": tuple(values["labels"])})
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: not there; this run has not kept a model yet. Let it train at least one epoch.") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a model card ({error}). Train again, or restore the file from a copy.") from error
+    if card.format != _FORMAT or card.preprocessing != preprocessing.VERSION:
+        raise CheckpointError(
+            f"{path}: made by another version of panorama (expected format {_FORMAT} and preprocessing {preprocessing.VERSION}, "
+            f"found {card.format} and {card.preprocessing}). Train again with this version."
+        )
+    return card
+
+
+def load_model(folder: Path) -> tuple[Classifier, ModelCard]:
+    """The best model of a run, in eval mode on the CPU, and its card. Raises CheckpointError naming expected and found."""
+    card = read_card(folder)
+    path = folder / MODEL
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: the file is not there; expected the weights that {CARD} describes.") from None
+    if found != card.sha256:
+        raise CheckpointError(
+            f"{path}: changed or damaged: expected sha256 {card.sha256[:12]}..., found {found[:12]}.... Train again or restore both files."
+        )
+    model = build(card.backbone, len(card.labels), seed=0)
+    weights, _ = _read(path)
+    _check_shapes(path, weights, model)
+    model.load_state_dict(weights)
+    model.to(memory_format=torch.channels_last)
+    model.eval()
+    return model, card
+
+
+def best_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of model.safetensors, for a run that resumes."""
+    return _read(folder / MODEL)[0]
+
+
+def save_checkpoint(folder: Path, model: Classifier, state: TrainingState) -> None:
+    """Writes model, optimizer and state so that `load_checkpoint` can go on after this epoch; keeps the one before."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if state.optimizer is not None:
+        for index, values in state.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    values = {
+        "format": _FORMAT, "phase": state.phase, "epoch": state.epoch, "without_improvement": state.without_improvement,
+        "best_loss": state.best_loss, "best_phase": state.best_phase, "best_epoch": state.best_epoch,
+    }  # fmt: skip
+    data = save(tensors, metadata={"state": json.dumps(values), "digest": _digest(tensors)})
+    if (folder / _CHECKPOINT).exists():
+        (folder / _CHECKPOINT).replace(folder / _PREVIOUS)
+    write_atomically(folder / _CHECKPOINT, data)
+
+
+def load_checkpoint(folder: Path, model: Classifier) -> tuple[TrainingState, str | None] | None:
+    """The newest whole checkpoint, its model loaded into `model`; None when there is none.
+
+    The second value says in words that the newest was damaged and the one before it is used. Raises CheckpointError when
+    checkpoints are there but none is whole.
+    """
+    problem: str | None = None
+    for name in (_CHECKPOINT, _PREVIOUS):
+        if not (folder / name).exists():
+            continue
+        try:
+            return _load_checkpoint(folder / name, model), problem
+        except CheckpointError as error:
+            problem = f"{error} Going on from the checkpoint before it."
+    if problem:
+        raise CheckpointError(f"{folder}: no checkpoint of this run is whole. Start a new run.")
+    return None
+
+
+def _load_checkpoint(path: Path, model: Classifier) -> TrainingState:
+    tensors, metadata = _read(path)
+    if metadata.get("digest") != _digest(tensors):
+        raise CheckpointError(f"{path}: changed or damaged.")
+    values = json.loads(metadata["state"])
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    _check_shapes(path, weights, model)
+    model.load_state_dict(weights)
+    optimizer: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            optimizer.setdefault(int(index), {})[key] = value
+    state = TrainingState(
+        values["phase"],
+        values["epoch"],
+        values["without_improvement"],
+        values["best_loss"],
+        values["best_phase"],
+        values["best_epoch"],
+    )
+    state.optimizer_state = {"state": optimizer} if optimizer else None
+    return state
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stream:
+            metadata = stream.metadata() or {}
+            return {name: stream.get_tensor(name) for name in stream.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+
+
+def _check_shapes(path: Path, weights: dict[str, Tensor], model: Classifier) -> None:
+    expected: dict[str, Any] = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{path}: {name}: expected shape {expected.get(name, 'nothing')}, found {found.get(name, 'nothing')}."
+            )
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode() + str(tuple(value.shape)).encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

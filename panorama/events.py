@@ -1,0 +1,313 @@
+"""What happens during a run, one line of JSON an event, and what can be said from the events so far.
+
+`history` folds a log into what pages draw; `progress` says how far a run is and how long it will still take.
+A run that was killed and resumed repeats the epoch it was in: `Resumed` takes back what came after its checkpoint.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from panorama.config import PhaseName
+
+Status = Literal["starting", "running", "complete", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """`at` is seconds since 1970, as in all events. images: how many pictures each part has."""
+
+    at: float
+    images: dict[str, int]
+    labels: int
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a person should know: what was left out, which substitute was used."""
+
+    at: float
+    message: str
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """Work outside the epochs: reading pictures, features, predictions, out-of-fold probabilities."""
+
+    at: float
+    stage: str
+    total: int
+    unit: str = "images"
+
+
+@dataclass(frozen=True)
+class StageAdvanced:
+    at: float
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class StageEnded:
+    at: float
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    at: float
+    phase: PhaseName
+    max_epochs: int
+    learning_rate: float
+    patience: int
+    trainable_parameters: int
+
+
+@dataclass(frozen=True)
+class BatchEnded:
+    """loss: mean binary cross entropy of this batch, in nats a cell. images: pictures of this epoch seen so far."""
+
+    at: float
+    phase: PhaseName
+    epoch: int
+    batch: int
+    batches: int
+    loss: float
+    images: int
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """Losses in nats a cell, measured on the training part (as trained, augmented) and on the validation part."""
+
+    at: float
+    phase: PhaseName
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_map: float | None
+    is_best: bool
+    without_improvement: int
+    patience: int
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class PhaseEnded:
+    """reason: "patience" (no better epoch for `patience` epochs) or "epochs" (the most allowed were done)."""
+
+    at: float
+    phase: PhaseName
+    reason: Literal["patience", "epochs"]
+    best_phase: PhaseName | None
+    best_epoch: int | None
+    best_validation_loss: float | None
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The run goes on after `epoch` of `phase` (epoch 0: from the start of that phase); later epochs in the log are void."""
+
+    at: float
+    phase: PhaseName
+    epoch: int
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """The last event. "complete" means that every file of the run is written."""
+
+    at: float
+    status: Literal["complete", "stopped", "failed"]
+    message: str = ""
+
+
+Event = (
+    RunStarted | Note | StageStarted | StageAdvanced | StageEnded | PhaseStarted | BatchEnded | EpochEnded | PhaseEnded
+    | Resumed | RunEnded
+)  # fmt: skip
+_TYPES: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        RunStarted, Note, StageStarted, StageAdvanced, StageEnded, PhaseStarted, BatchEnded, EpochEnded, PhaseEnded,
+        Resumed, RunEnded,
+    )
+}  # fmt: skip
+
+
+def to_line(event: Event) -> str:
+    """The event as one line of JSON, without the newline. Raises ValueError on NaN or infinity."""
+    return json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)}, ensure_ascii=True, allow_nan=False)
+
+
+def from_line(line: str) -> Event | None:
+    """The event of a `to_line` line; None for a line that is not one (unfinished, or of a newer version)."""
+    try:
+        values = json.loads(line)
+        event: Event = _TYPES[values.pop("event")](**values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return event
+
+
+@dataclass
+class History:
+    """What a log says: the epochs and batches that count, the stage under way, and how the run stands."""
+
+    started: RunStarted | None = None
+    started_at: float | None = None
+    last_at: float | None = None
+    status: Status = "starting"
+    message: str = ""
+    notes: list[str] = field(default_factory=list)
+    phases: list[PhaseStarted] = field(default_factory=list)
+    phases_ended: list[PhaseEnded] = field(default_factory=list)
+    epochs: list[EpochEnded] = field(default_factory=list)
+    batches: list[BatchEnded] = field(default_factory=list)
+    stage: StageAdvanced | None = None
+    stage_started: StageStarted | None = None
+
+    @property
+    def best(self) -> EpochEnded | None:
+        """The epoch whose model is kept: the lowest validation loss over both phases."""
+        improved = [epoch for epoch in self.epochs if epoch.is_best]
+        return improved[-1] if improved else None
+
+
+def history(events: Iterable[Event]) -> History:
+    """The fold of a log."""
+    h = History()
+    for event in events:
+        h.started_at = event.at if h.started_at is None else h.started_at
+        h.last_at = event.at
+        match event:
+            case RunStarted():
+                h.started, h.status, h.message = event, "running", ""
+            case Note():
+                if event.message not in h.notes:
+                    h.notes.append(event.message)
+            case StageStarted():
+                h.stage_started, h.stage = event, StageAdvanced(event.at, event.stage, 0, event.total)
+            case StageAdvanced():
+                h.stage = event
+            case StageEnded():
+                h.stage = h.stage_started = None
+            case PhaseStarted():
+                h.phases = [p for p in h.phases if p.phase != event.phase] + [event]
+            case BatchEnded():
+                h.batches.append(event)
+            case EpochEnded():
+                h.epochs.append(event)
+            case PhaseEnded():
+                h.phases_ended = [p for p in h.phases_ended if p.phase != event.phase] + [event]
+            case Resumed():
+                _take_back(h, event)
+            case RunEnded():
+                h.status, h.message = event.status, event.message
+                h.stage = h.stage_started = None
+    return h
+
+
+def _take_back(h: History, resumed: Resumed) -> None:
+    order = {"adaptation": 0, "fine tuning": 1}
+    at = (order[resumed.phase], resumed.epoch)
+    h.epochs = [e for e in h.epochs if (order[e.phase], e.epoch) <= at]
+    h.batches = [b for b in h.batches if (order[b.phase], b.epoch) <= at]
+    h.phases = [p for p in h.phases if order[p.phase] <= at[0]]
+    h.phases_ended = [p for p in h.phases_ended if order[p.phase] < at[0]]
+    h.stage = h.stage_started = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. fraction in [0, 1]; rates and times from recent steps, None where nothing was measured yet."""
+
+    fraction: float
+    doing: str
+    images_per_second: float | None
+    seconds_left: float | None
+    seconds_so_far: float
+
+
+# How many fine-tuning epochs to expect before patience ends the phase; replaced by best epoch + patience as epochs come in.
+_EXPECTED_EPOCHS_TO_BEST = 4
+# A training step costs about three forward passes (forward, gradients of activations, gradients of weights).
+_STEP_COST = 3.0
+
+
+def progress(events: Sequence[Event] | History, now: float) -> Progress:
+    """How far the run is at `now` (seconds since 1970), in work counted as forward passes of one picture.
+
+    The end of fine tuning is not known while validation still improves: it is taken to be the best epoch so far plus patience.
+    """
+    h = events if isinstance(events, History) else history(events)
+    so_far = max(0.0, now - h.started_at) if h.started_at is not None else 0.0
+    if h.status == "complete":
+        return Progress(1.0, "complete", None, 0.0, max(0.0, (h.last_at or now) - (h.started_at or now)))
+    if h.started is None:
+        return Progress(0.0, "starting", None, None, so_far)
+    n_train, n_all = h.started.images.get("train", 0), sum(h.started.images.values())
+    total_epoch_work = max(1.0, _STEP_COST * n_train + h.started.images.get("validation", 0))
+    finetuning = [e for e in h.epochs if e.phase == "fine tuning"]
+    phase = next((p for p in h.phases if p.phase == "fine tuning"), None)
+    ended = {p.phase for p in h.phases_ended}
+    patience = phase.patience if phase else 5
+    best_epoch = max((e.epoch for e in finetuning if e.is_best), default=0)
+    expected = min(
+        phase.max_epochs if phase else 100, max(best_epoch, _EXPECTED_EPOCHS_TO_BEST if not finetuning else best_epoch) + patience
+    )
+    if "fine tuning" in ended:
+        expected = len(finetuning)
+    running = next((b for b in reversed(h.batches) if b.phase == "fine tuning"), None)
+    within = running.batch / running.batches if running and running.epoch > len(finetuning) else 0.0
+    # Before fine tuning: reading and features (about two passes of everything); after it: predictions and folds (one and a half).
+    before, after = 2.0 * n_all, 1.5 * n_all
+    done_before = before if phase or "adaptation" in ended else _stage_share(h) * before
+    done_finetuning = (len(finetuning) + within) * total_epoch_work
+    done_after = _stage_share(h) * after if "fine tuning" in ended else 0.0
+    total = before + expected * total_epoch_work + after
+    fraction = min(0.99, (done_before + done_finetuning + done_after) / total)
+    rate = _images_per_second(h, now)
+    speed = _work_per_second(h, finetuning, running, total_epoch_work, rate)
+    left = None if not speed else (1 - fraction) * total / speed
+    return Progress(fraction, _doing(h, finetuning, running), rate, left, so_far)
+
+
+def _stage_share(h: History) -> float:
+    return h.stage.done / h.stage.total if h.stage and h.stage.total else 0.0
+
+
+def _images_per_second(h: History, now: float) -> float | None:
+    if h.stage and h.stage_started and h.stage_started.unit == "images" and h.stage.done:
+        seconds = max(h.stage.at, h.stage_started.at + 1e-3) - h.stage_started.at
+        return h.stage.done / seconds
+    recent = [b for b in h.batches[-1:] if now - b.at < 600]
+    return recent[-1].images_per_second if recent else None
+
+
+def _work_per_second(
+    h: History, finetuning: list[EpochEnded], running: BatchEnded | None, epoch_work: float, rate: float | None
+) -> float | None:
+    if finetuning:
+        return epoch_work / max(finetuning[-1].seconds, 1e-3)
+    if running:
+        return _STEP_COST * running.images_per_second
+    return rate if h.stage else None
+
+
+def _doing(h: History, finetuning: list[EpochEnded], running: BatchEnded | None) -> str:
+    if h.stage:
+        unit = h.stage_started.unit if h.stage_started else "images"
+        return f"{h.stage.stage}: {h.stage.done:,} of {h.stage.total:,} {unit}"
+    if running and running.epoch > len(finetuning):
+        return f"fine tuning, epoch {running.epoch}: batch {running.batch} of {running.batches}"
+    last = h.epochs[-1] if h.epochs else None
+    return f"{last.phase}, epoch {last.epoch} done" if last else "starting"

@@ -1,0 +1,126 @@
+"""The one way to open a picture: training, prediction, review and thumbnails all come through `open_rgb`.
+
+Pillow and numpy only, so that pages that show pictures need not import torch.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from panorama.errors import PanoramaError
+
+# MPO (two JPEGs in one file, from many phones) opens through the JPEG reader and must not be named here.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif", ".mpo"})
+MAX_PIXELS = 150_000_000  # a 15,000 x 10,000 panorama; beyond it a picture is refused before it is decoded
+_MAX_BYTES = 512 * 1024 * 1024
+
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+class PictureError(PanoramaError):
+    """A picture that cannot be used; the message names it and says why."""
+
+
+def open_rgb(source: Path | bytes, name: str | None = None, *, at_least: int | None = None) -> Image.Image:
+    """The picture upright, as 8-bit RGB on white where it was transparent, first frame of an animation.
+
+    source: a file or its bytes; `name` is what messages call it (the path by default). `at_least`: JPEGs may be decoded
+    at a reduced size whose sides are both at least this many pixels, several times faster.
+    16-bit greyscale is scaled from its full range, or from 12 bits where no value goes beyond them.
+    Raises PictureError: not a picture of a format we read, damaged, too large, or samples without a defined range.
+    """
+    name = name if name is not None else (str(source) if isinstance(source, Path) else "the picture")
+    try:
+        return _open(source, at_least)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from error
+    except FileNotFoundError:
+        raise PictureError(f"{name}: the file is not there.") from None
+    except UnidentifiedImageError:
+        raise PictureError(
+            f"{name}: not a picture that can be read; expected one of {', '.join(FORMATS)}. Save it as JPEG or PNG."
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PictureError(f"{name}: more than {MAX_PIXELS:,} pixels; make it smaller.") from None
+    except MemoryError:
+        raise PictureError(f"{name}: not enough memory to decode it; make it smaller.") from None
+    # Decoders report damage with many types (OSError, SyntaxError, ValueError, struct.error, zlib.error, EOFError, ...).
+    except Exception as error:
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise PictureError(f"{name}: damaged or cut off ({reason}); open it in an image editor and save it again.") from error
+
+
+def _open(source: Path | bytes, at_least: int | None) -> Image.Image:
+    if isinstance(source, Path):
+        if source.is_dir():
+            raise PictureError("a folder, not a picture.")
+        size = source.stat().st_size
+    else:
+        size = len(source)
+    if size == 0:
+        raise PictureError("the file is empty (0 bytes); copy it again.")
+    if size > _MAX_BYTES:
+        raise PictureError(f"{size / 1e6:,.0f} MB; pictures up to {_MAX_BYTES // 2**20} MB are read. Make it smaller.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stream = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+        with stream, Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise PictureError(
+                    f"{image.width:,} x {image.height:,} pixels; at most {MAX_PIXELS:,} in all are read. Make it smaller."
+                )
+            if at_least is not None and image.format == "JPEG":
+                image.draft("RGB" if image.mode == "YCbCr" else image.mode, (at_least, at_least))
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image), twelve_bits_possible=image.format == "TIFF")
+
+
+def _to_rgb(image: Image.Image, *, twelve_bits_possible: bool) -> Image.Image:
+    if image.mode == "RGB":
+        return image.copy()
+    if image.mode in ("I", "F"):
+        raise PictureError("32-bit samples have no defined range from black to white; save it as 8-bit.")
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(image, twelve_bits_possible)
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image, twelve_bits_possible: bool) -> Image.Image:
+    samples = np.asarray(image).astype(np.float32)
+    # Cameras and scanners store 12 bits in a 16-bit TIFF; taken as 16 bits such a picture would be black to the eye.
+    full = 4095.0 if twelve_bits_possible and samples.max(initial=0) <= 4095 else 65535.0
+    return Image.fromarray(np.round(samples * (255.0 / full)).astype(np.uint8)).convert("RGB")
+
+
+def square(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
+    """The whole picture squeezed to (side, side, 3) of 0..255, whatever its shape.
+
+    A centre crop would cut the sides off a panorama, and with them what an annotator saw there. Measured on real scenes,
+    frozen features of the squeezed picture also gave a higher out-of-fold mAP than the seed's centre crop (docs/decisions.md).
+    """
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
+
+
+def thumbnail_jpeg(source: Path | bytes, longest_side: int, name: str | None = None, *, quality: int = 82) -> bytes:
+    """A small JPEG of the whole picture, at most `longest_side` pixels a side. Raises PictureError."""
+    image = open_rgb(source, name, at_least=longest_side)
+    image.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def difference_hash(image: Image.Image) -> int:
+    """64 bits, one for each pair of neighbours in a 9 x 8 grey miniature: is the left one brighter? (Krawetz's dHash.)"""
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
+    bits = (grey[:, :-1] > grey[:, 1:]).ravel()
+    return int(np.packbits(bits).view(">u8")[0])

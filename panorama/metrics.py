@@ -1,0 +1,94 @@
+"""How good predictions are, from arrays: targets (n_images, n_labels) of 0/1, probabilities of the same shape in [0, 1].
+
+What cannot be measured is None, never NaN and never a silent 0: a label without positives has no average precision,
+precision without a prediction has no value, and a macro average is over the labels that could be measured.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Targets = npt.NDArray[np.int8]
+Probabilities = npt.NDArray[np.floating[Any]]
+
+
+def average_precision(target: npt.NDArray[np.int8], probability: npt.NDArray[np.floating[Any]]) -> float | None:
+    """Area under the precision-recall steps, sum of (R_k - R_{k-1}) P_k over distinct probabilities, in [0, 1].
+
+    As scikit-learn's `average_precision_score`: ties count together. None where `target` has no positive.
+    """
+    n_positives = int(target.sum())
+    if n_positives == 0:
+        return None
+    order = np.argsort(-probability, kind="stable")
+    hits = np.cumsum(target[order])
+    last_of_tie = np.r_[np.flatnonzero(np.diff(probability[order])), len(order) - 1]
+    precision = hits[last_of_tie] / (last_of_tie + 1)
+    recall_gain = np.diff(np.r_[0, hits[last_of_tie]]) / n_positives
+    return float((precision * recall_gain).sum())
+
+
+def mean_average_precision(targets: Targets, probabilities: Probabilities) -> float | None:
+    """Macro mean of `average_precision` over the labels that have a positive; None where none has."""
+    return _mean([average_precision(targets[:, k], probabilities[:, k]) for k in range(targets.shape[1])])
+
+
+def binary_cross_entropy(targets: Targets, probabilities: Probabilities) -> float:
+    """Mean over all cells of -log of the probability given to the target, in nats; probabilities clipped to 1e-7."""
+    p = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    return float(-np.where(targets == 1, np.log(p), np.log(1 - p)).mean())
+
+
+def label_metrics(target: npt.NDArray[np.int8], probability: npt.NDArray[np.floating[Any]], threshold: float) -> dict[str, Any]:
+    """One label's counts, average precision, and precision, recall and F1 of `probability > threshold`."""
+    predicted = probability > threshold
+    positives, predictions = int(target.sum()), int(predicted.sum())
+    hits = int((predicted & (target == 1)).sum())
+    return {
+        "positives": positives,
+        "predicted": predictions,
+        "average_precision": average_precision(target, probability),
+        "precision": hits / predictions if predictions else None,
+        "recall": hits / positives if positives else None,
+        "f1": 2 * hits / (positives + predictions) if positives else None,
+    }
+
+
+def measure(labels: Sequence[str], targets: Targets, probabilities: Probabilities, threshold: float = 0.5) -> dict[str, Any]:
+    """All metrics of one split as JSON values.
+
+    Keys: images, threshold, macro {average_precision, precision, recall, f1}, subset_accuracy (share of images with every
+    label right), hamming_loss (share of wrong cells), labels {label: label_metrics}. None where there is nothing to measure.
+    """
+    per_label = {label: label_metrics(targets[:, k], probabilities[:, k], threshold) for k, label in enumerate(labels)}
+    wrong = (probabilities > threshold) != (targets == 1)
+    return {
+        "images": len(targets),
+        "threshold": threshold,
+        "macro": {
+            name: _mean([values[name] for values in per_label.values()])
+            for name in ("average_precision", "precision", "recall", "f1")
+        },
+        "subset_accuracy": float(1 - wrong.any(1).mean()) if len(targets) else None,
+        "hamming_loss": float(wrong.mean()) if wrong.size else None,
+        "labels": per_label,
+    }
+
+
+def best_threshold(target: npt.NDArray[np.int8], probability: npt.NDArray[np.floating[Any]]) -> float | None:
+    """The threshold with the highest F1 of `probability > threshold`, halfway between two probabilities; None without positives."""
+    if not target.any():
+        return None
+    order = np.argsort(-probability, kind="stable")
+    p = probability[order].astype(np.float64)
+    f1 = 2 * np.cumsum(target[order]) / (np.arange(1, len(p) + 1) + target.sum())
+    cuts = np.flatnonzero(np.r_[np.diff(p) != 0, True])
+    best = int(cuts[f1[cuts].argmax()])
+    return float((p[best] + (p[best + 1] if best + 1 < len(p) else 0.0)) / 2)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

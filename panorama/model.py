@@ -1,0 +1,207 @@
+"""Backbones, the head, and what is trained in which phase.
+
+One code path for every torchvision classifier that ends in a linear layer: that layer becomes the head, everything before it
+the extractor. `logits = head(extractor(x))`; the sigmoid stays outside (binary cross entropy on logits).
+
+BatchNorm policy. With pretrained weights the running statistics stay frozen in both phases (eval mode), while its scale and
+shift train in fine tuning: statistics of small or odd batches cost accuracy, and a frozen extractor whose statistics
+move is not frozen. Without pretrained weights there are no statistics to keep: they are measured once on the data before
+adaptation (`calibrate_batchnorm`) and learned in fine tuning.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from panorama.config import PhaseName
+from panorama.errors import PanoramaError
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# Two outputs in train mode, fixed 299-pixel input: not this code path.
+_LEFT_OUT = frozenset({"googlenet", "inception_v3"})
+
+
+class Classifier(nn.Module):
+    """extractor: (batch, 3, side, side) -> features (batch, width); head: features -> logits (batch, n_labels)."""
+
+    def __init__(self, extractor: nn.Module, width: int, n_labels: int) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.head = nn.Linear(width, n_labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.extractor(x))
+        return logits
+
+
+def backbones() -> list[str]:
+    """The names `build` takes: torchvision's image classifiers."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    return [name for name in names if name not in _LEFT_OUT and not name.startswith("squeezenet")]
+
+
+def build(backbone: str, n_labels: int, *, seed: int) -> Classifier:
+    """A classifier with random weights drawn from `seed`. Raises PanoramaError for a name torchvision does not have."""
+    if backbone not in backbones():
+        close = [name for name in backbones() if name.split("_")[0] == backbone.replace("-", "").split("_")[0].lower()]
+        hint = f" Did you mean {', '.join(close[:5])}?" if close else ""
+        raise PanoramaError(
+            f"There is no backbone {backbone!r}.{hint} For example: mobilenet_v2, vgg16, resnet50, efficientnet_b0."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        extractor = torchvision.models.get_model(backbone, weights=None)
+        name, last = _last_linear(extractor)
+        _replace(extractor, name, nn.Identity())
+        return Classifier(extractor, last.in_features, n_labels)
+
+
+def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise PanoramaError("This backbone does not end in a linear layer; choose another, for example mobilenet_v2.")
+    return linear[-1]
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)
+
+
+def load_pretrained(model: Classifier, backbone: str, weights: str) -> str:
+    """Loads the extractor's weights and returns what they are, in words. Raises PanoramaError.
+
+    weights: "imagenet" (torchvision's, downloaded and hash-checked on first use), "none" (left random), or the path of a
+    state dict of the torchvision model or of a panorama model (loaded weights-only; .safetensors too). The last linear
+    layer of the file, if any, is not used.
+    """
+    if weights == "none":
+        return "random weights (no pretraining)"
+    state = _imagenet_state(backbone) if weights == "imagenet" else _state_from_file(Path(weights))
+    _load_extractor(model, backbone, state, weights)
+    return "ImageNet weights of torchvision" if weights == "imagenet" else f"weights from {Path(weights).name}"
+
+
+def _imagenet_state(backbone: str) -> dict[str, Tensor]:
+    entry = torchvision.models.get_model_weights(backbone).DEFAULT
+    try:
+        state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
+    except RuntimeError as error:  # torch.hub's word for a wrong hash
+        raise PanoramaError(
+            f"The ImageNet weights of {backbone} arrived damaged ({error}). Try again, or use --weights PATH or --weights none."
+        ) from error
+    except OSError as error:
+        raise PanoramaError(
+            f"The ImageNet weights of {backbone} could not be downloaded ({error}). Go on without a network: "
+            "--weights PATH with a state dict you have, or --weights none to train from random weights (slower, less accurate)."
+        ) from error
+    return state
+
+
+def imagenet_is_cached(backbone: str) -> bool:
+    """Whether torchvision's ImageNet weights of this backbone are already on this machine."""
+    url = torchvision.models.get_model_weights(backbone).DEFAULT.url
+    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).exists()
+
+
+def _state_from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise PanoramaError(
+            f"{path}: there is no such weights file. Give a state dict (.pth, .pt or .safetensors), imagenet or none."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling errors have many types
+        raise PanoramaError(
+            f"{path}: not a state dict that can be loaded safely ({type(error).__name__}). "
+            "Save it with torch.save(model.state_dict(), path) or as .safetensors."
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise PanoramaError(f"{path}: expected a state dict of tensors. Save it with torch.save(model.state_dict(), path).")
+    return state
+
+
+def _load_extractor(model: Classifier, backbone: str, state: dict[str, Tensor], source: str) -> None:
+    prefix = "extractor." if any(key.startswith("extractor.") for key in state) else ""
+    given = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    with torch.device("meta"):
+        last, _ = _last_linear(torchvision.models.get_model(backbone, weights=None))
+    given = {key: value for key, value in given.items() if not key.startswith(last + ".")}
+    expected = {key: value.shape for key, value in model.extractor.state_dict().items()}
+    missing = [key for key in expected if key not in given]
+    unknown = [key for key in given if key not in expected]
+    wrong = [key for key in expected if key in given and given[key].shape != expected[key]]
+    if missing or unknown or wrong:
+        what = (
+            f"{wrong[0]} has shape {tuple(given[wrong[0]].shape)}, expected {tuple(expected[wrong[0]])}" if wrong
+            else f"{missing[0]} is missing" if missing else f"{unknown[0]} is not part of it"
+        )  # fmt: skip
+        raise PanoramaError(f"{source}: these are not weights of {backbone}: {what}. Choose the backbone they were made for.")
+    model.extractor.load_state_dict(given)
+
+
+def blocks(extractor: nn.Module) -> list[nn.Module]:
+    """The parts of the extractor that hold parameters, first to last: what "the last N blocks" counts.
+
+    The children of `features` where there is one (MobileNet, VGG, EfficientNet, DenseNet), then the other children; so
+    ResNet-50 has conv1, bn1, layer1 ... layer4.
+    """
+    parts: list[nn.Module] = []
+    for name, child in extractor.named_children():
+        parts.extend(child.children() if name == "features" else [child])
+    return [part for part in parts if any(True for _ in part.parameters())]
+
+
+def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: int | Literal["all"], pretrained: bool) -> None:
+    """Sets which parameters train and which modules are in train mode for `phase`; the policy at the top of this module."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.eval()
+    for parameter in model.head.parameters():
+        parameter.requires_grad_(True)
+    model.head.train()
+    if phase == "adaptation":
+        return
+    for part in blocks(model.extractor) if unfreeze == "all" else blocks(model.extractor)[-unfreeze:]:
+        for parameter in part.parameters():
+            parameter.requires_grad_(True)
+        part.train()
+        if pretrained:
+            for norm in batchnorms(part):
+                norm.eval()
+    if unfreeze == "all":  # dropout between the blocks and the head
+        for child in model.extractor.children():
+            if not list(child.parameters()):
+                child.train()
+
+
+def batchnorms(module: nn.Module) -> Iterator[nn.Module]:
+    """Every BatchNorm in the module."""
+    return (part for part in module.modules() if isinstance(part, _NORMS))
+
+
+@torch.no_grad()
+def calibrate_batchnorm(model: Classifier, batches: Iterable[Tensor]) -> None:
+    """Sets BatchNorm's running statistics to the mean over `batches` of inputs; for extractors without pretrained weights."""
+    norms = list(batchnorms(model.extractor))
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()  # type: ignore[operator]
+        norm.momentum = None  # type: ignore[assignment]  # cumulative mean
+        norm.train()
+    for x in batches:
+        model.extractor(x)
+    for norm in norms:
+        norm.momentum = 0.1  # type: ignore[assignment]
+        norm.eval()

@@ -1,0 +1,285 @@
+"""What pages share: navigation, choosing a run, pictures as HTML, empty states. The only library module that imports streamlit."""
+
+import base64
+import gc
+import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from panorama import runs
+from panorama.datasets import DataSet, load
+from panorama.errors import PanoramaError
+from panorama.finding import Source
+from panorama.images import PictureError, thumbnail_jpeg
+from panorama.reviews import ReviewStore
+from panorama.runs import Run
+from panorama.workspace import current_source
+
+_PROJECT = Path(__file__).resolve().parent.parent
+# Emoji, because a :material/...: icon would fetch the page's favicon from outside.
+_PAGES = (
+    ("start", "Start", "🏞️"),
+    ("dataset", "Dataset", "🗂️"),
+    ("train", "Train", "📈"),
+    ("sanity_check", "Sanity check", "🔎"),
+    ("predict", "Predict", "🖼️"),
+    ("review", "Review", "⚖️"),
+    ("report", "Report", "📄"),
+)
+
+
+def enter() -> None:
+    """What the entry point does: navigation, style, the chosen page."""
+    st.session_state["entered"] = True
+    st.set_page_config(page_title="panorama", page_icon="🏞️", layout="wide")
+    page = _navigation()
+    st.html(Path(__file__).with_name("style.css"))
+    _sidebar()
+    page.run()
+
+
+def _navigation() -> Any:
+    return st.navigation(
+        [
+            st.Page(_PROJECT / "pages" / f"{name}.py", title=title, icon=icon, url_path=name, default=name == "start")
+            for name, title, icon in _PAGES
+        ]
+    )
+
+
+def ensure_entrypoint() -> None:
+    """First line of every page: a fresh server answers a deep link with the page alone; this sends it through the entry point."""
+    if not st.session_state.get("entered"):
+        _navigation()
+        st.rerun()
+
+
+def _sidebar() -> None:
+    with st.sidebar:
+        source = current_source(runs.workspace())
+        st.caption(f"Data set: {text(source.name)}" if source else "No data set chosen yet")
+        training = runs.running(runs.workspace())
+        if training is not None:
+            st.caption("⏳ A training is running")
+
+
+def page_link(name: str, label: str) -> None:
+    """A link to another page of the app."""
+    st.page_link(_PROJECT / "pages" / f"{name}.py", label=label)
+
+
+def go(name: str) -> None:
+    """Shows another page now."""
+    st.switch_page(_PROJECT / "pages" / f"{name}.py")
+
+
+def empty_state(what: str, then: str, page: str, label: str) -> None:
+    """Says why there is nothing here and what to do next, and ends the page."""
+    with st.container(border=True):
+        st.markdown(f"**{what}**")
+        st.write(then)
+        page_link(page, label)
+    st.stop()
+
+
+def text(value: object) -> str:
+    """A user's string for a Markdown place (widget labels, captions, messages): shown literally."""
+    clean = "".join(character if character.isprintable() else " " for character in str(value))
+    return "".join("\\" + character if character in r"\`*_{}[]()#+-.!|<>~$:@&" else character for character in clean)
+
+
+def show_error(error: PanoramaError) -> None:
+    """A PanoramaError in a box, literally."""
+    st.error(text(error))
+
+
+@st.cache_resource(show_spinner=False)
+def settle_memory() -> None:
+    """Once, after torch is imported: Streamlit collects garbage after every run, and torch's objects make that slow."""
+    gc.collect()
+    gc.freeze()
+
+
+# --- the data set and the run ------------------------------------------------------------------------------------------
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _loaded(key: str, _source: Source, _progress: Any) -> DataSet:
+    del key  # streamlit's cache key; the arguments with an underscore are not part of it
+    return load(_source, runs.workspace(), on_progress=_progress)
+
+
+def data_set(source: Source) -> DataSet:
+    """The data set of a source as read; read again when a CSV or the folder changes. Raises PanoramaError."""
+    stamps = []
+    for csv_source in source.csvs:
+        for path in (source.root / csv_source.file, source.root / csv_source.folder):
+            try:
+                stamps.append(str(path.stat().st_mtime_ns))
+            except OSError as error:
+                raise PanoramaError(f"{path}: cannot be read ({error.strerror}). Is the data set still there?") from error
+    bar = st.empty()
+
+    def advanced(done: int, total: int) -> None:
+        if done < total:
+            bar.progress(done / total, f"Reading pictures: {done:,} of {total:,}")
+
+    data = _loaded(f"{source.to_json()}{stamps}", source, advanced)
+    bar.empty()
+    return data
+
+
+def choose_run(*, needs: str | None = None) -> Run:
+    """The run that the page shows: from `?run=`, else the newest that has the file `needs`. Ends the page when there is none."""
+    home = runs.workspace()
+    found = [run for run in runs.list_runs(home) if needs is None or run.has(needs)]
+    if not found:
+        busy = runs.running(home)
+        what = "The run has not got that far yet." if busy else "There is no finished training yet."
+        then = "Wait for the training to finish." if busy else "Train a model first; the demo takes about two minutes."
+        empty_state(what, then, "train", "Go to training")
+    ids = [run.id for run in found]
+    asked = st.query_params.get("run")
+    names = {run.id: run_title(run) for run in found}
+    if asked and asked not in ids:
+        st.warning(f"The run {text(asked)} is not here, or has not got that far. Showing the newest one instead.")
+    index = ids.index(asked) if asked in ids else 0
+    chosen = st.selectbox("Run", ids, index=index, format_func=names.__getitem__, key=f"run-{needs}-{asked}-{len(ids)}")
+    if chosen != asked:
+        st.query_params["run"] = chosen
+    return found[ids.index(chosen)]
+
+
+def run_title(run: Run) -> str:
+    """A run in one line, for menus: when, on what, with what."""
+    return f"{run.created.astimezone():%d %b %Y, %H:%M:%S} · {text(run.source.name)} · {text(run.config.backbone)}"
+
+
+@st.cache_resource(show_spinner=False)
+def review_store(home: Path) -> ReviewStore:
+    """The workspace's decisions; one connection for the server."""
+    return ReviewStore(home / "reviews.sqlite")
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------------
+
+
+@st.cache_data(show_spinner=False, max_entries=6000)
+def _thumbnail(path: str, stamp: int, side: int) -> str | None:
+    del stamp  # part of the cache key
+    try:
+        return base64.b64encode(thumbnail_jpeg(Path(path), side)).decode()
+    except PictureError:
+        return None
+
+
+def picture_url(path: Path, side: int) -> str | None:
+    """A data URL of the picture at most `side` pixels a side, or None when it cannot be read any more."""
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        return None
+    data = _thumbnail(str(path), stamp, side)
+    return f"data:image/jpeg;base64,{data}" if data else None
+
+
+def picture_html(path: Path, side: int, alt: str, css_class: str = "pn-picture") -> str:
+    """An img element, or words in its place."""
+    url = picture_url(path, side)
+    if url is None:
+        return f'<div class="pn-body pn-quiet">{esc(alt)}: the picture cannot be read any more.</div>'
+    return f'<img class="{css_class}" src="{url}" alt="{esc(alt)}">'
+
+
+def esc(value: object) -> str:
+    """A user's string for HTML."""
+    return html.escape(str(value), quote=True)
+
+
+def grid(cards: Sequence[str], *, card_width: int = 210) -> None:
+    """Cards (HTML) side by side, as many as fit."""
+    st.html(f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>')
+
+
+def pager(n_items: int, page_size: int, key: str) -> slice:
+    """Which items to show; a page number above them when there is more than one page."""
+    n_pages = max(1, -(-n_items // page_size))
+    if n_pages == 1:
+        return slice(0, n_items)
+    left, right = st.columns([1, 4], vertical_alignment="bottom")
+    page = int(left.number_input(f"Page (of {n_pages:,})", 1, n_pages, key=f"{key}-page-{n_pages}"))
+    first = (page - 1) * page_size
+    right.caption(f"{first + 1:,} to {min(first + page_size, n_items):,} of {n_items:,}")
+    return slice(first, first + page_size)
+
+
+def bar_html(share: float) -> str:
+    """A small bar, 0 to 1, with the number beside it."""
+    return f'<span class="pn-bar"><i style="width:{share:.0%}"></i></span>{share:.2f}'
+
+
+def progress_bar(what: str) -> Callable[[int, int], None]:
+    """A progress bar, as the function that moves it: (done, total)."""
+    bar = st.progress(0.0, what)
+
+    def advanced(done: int, total: int) -> None:
+        bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}")
+
+    return advanced
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 10 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def picture_bytes_html(data: bytes, side: int, alt: str) -> str:
+    """As `picture_html`, for a picture that is not a file."""
+    try:
+        encoded = base64.b64encode(thumbnail_jpeg(data, side, alt)).decode()
+    except PictureError as error:
+        return f'<div class="pn-quiet">{esc(error)}</div>'
+    return f'<img class="pn-photo" src="data:image/jpeg;base64,{encoded}" alt="{esc(alt)}">'
+
+
+_PASTE_HTML = '<div class="zone" tabindex="0" role="button">Click here, then paste a picture (Ctrl+V)</div>'
+_PASTE_CSS = """
+.zone { border: 1px dashed var(--st-border-color, gray); border-radius: 8px; padding: 26px 12px; text-align: center;
+        color: var(--st-text-color); font-family: var(--st-font); font-size: 0.9rem; cursor: pointer; }
+.zone:focus { outline: 2px solid var(--st-primary-color); }
+"""
+_PASTE_JS = """
+export default function ({ parentElement, setStateValue }) {
+  const zone = parentElement.querySelector(".zone");
+  zone.onpaste = (event) => {
+    const item = [...event.clipboardData.items].find((item) => item.type.startsWith("image/"));
+    if (!item) { zone.textContent = "The clipboard holds no picture. Copy one, then paste it here."; return; }
+    const reader = new FileReader();
+    reader.onload = () => {
+      zone.textContent = "Pasted. Paste again to replace it.";
+      setStateValue("picture", reader.result.slice(reader.result.indexOf(",") + 1));
+    };
+    reader.readAsDataURL(item.getAsFile());
+  };
+}
+"""
+
+
+def paste_zone(key: str) -> tuple[str, bytes] | None:
+    """A place to paste a picture from the clipboard; (name, bytes) of the last one pasted."""
+    component = st.components.v2.component("panorama_paste", html=_PASTE_HTML, css=_PASTE_CSS, js=_PASTE_JS)
+    value = component(key=key, on_picture_change=lambda: None).get("picture")
+    if not isinstance(value, str):
+        return None
+    try:
+        return "pasted picture", base64.b64decode(value, validate=True)
+    except ValueError:
+        return None

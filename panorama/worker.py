@@ -1,0 +1,351 @@
+"""`python -m panorama.worker RUN_DIR`: do a run from its folder alone: read, train, log, save, predict, rank, finish.
+
+Started again on the same folder it goes on after the last finished epoch. The last event says how it ended.
+"""
+
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from panorama import checkpoint, hardware, metrics, preprocessing, suspects
+from panorama.config import TrainConfig
+from panorama.crossval import OutOfFold, out_of_fold
+from panorama.datasets import DataSet, load, validation_part
+from panorama.errors import PanoramaError
+from panorama.events import (
+    BatchEnded,
+    EpochEnded,
+    Event,
+    Note,
+    PhaseEnded,
+    Resumed,
+    RunEnded,
+    RunStarted,
+    StageAdvanced,
+    StageEnded,
+    StageStarted,
+)  # fmt: skip
+from panorama.features import Pixels, cached, extract, fingerprint
+from panorama.model import Classifier, build, calibrate_batchnorm, load_pretrained
+from panorama.runs import EventLog, Run, worker_lock, workspace, write_rows
+from panorama.training import TrainingData, TrainingState, predict_logits, train
+
+OnEvent = Callable[[Event], None]
+OnProgress = Callable[[int, int], None]
+_LOG_EVERY_SECONDS = 0.2
+_CALIBRATION_IMAGES = 512
+
+
+class _StopAskedError(Exception):
+    """The stop file is there, or the process was told to end."""
+
+
+def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["complete", "stopped", "failed"]:
+    """Does the run in `folder` and returns how it ended; the same is in its last event, with a message for people.
+
+    Raises BusyError, before anything is written, when another training holds the workspace.
+    """
+    job = Run(folder.resolve())
+    _ = job.config  # not a run folder: say so before anything is locked
+    with worker_lock(job), _Log(job, on_event) as log:
+        try:
+            _work(job, log)
+        except (_StopAskedError, KeyboardInterrupt):
+            return log.end("stopped", "Stopped as asked. It can be resumed.")
+        except PanoramaError as error:
+            return log.end("failed", str(error))
+        except (MemoryError, torch.OutOfMemoryError):
+            return log.end("failed", "Not enough memory. Use a smaller batch (--batch-size) or smaller pictures (--image-size).")
+        except Exception as error:
+            traceback.print_exc()
+            return log.end(
+                "failed",
+                f"Something unexpected happened: {type(error).__name__}: {error}. worker.log in the run folder has the details.",
+            )
+        return log.end("complete", "")
+
+
+class _Log:
+    """Appends events, tells the caller, and stops the run when it is asked to."""
+
+    def __init__(self, job: Run, on_event: OnEvent) -> None:
+        self._job, self._on_event = job, on_event
+        self._file = EventLog(job)
+        self._last_batch = 0.0
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, event: Event) -> None:
+        self._file.append(event)
+        self._on_event(event)
+
+    def append_batch(self, event: BatchEnded) -> None:
+        """Not more often than pages can show."""
+        if event.at - self._last_batch >= _LOG_EVERY_SECONDS or event.batch == event.batches:
+            self._last_batch = event.at
+            self.append(event)
+
+    def stop_if_asked(self) -> None:
+        if self._job.stop_is_asked():
+            raise _StopAskedError
+
+    @contextmanager
+    def stage(self, name: str, total: int, unit: str = "images") -> Iterator[OnProgress]:
+        started = last = time.time()
+        self.append(StageStarted(started, name, total, unit))
+
+        def advanced(done: int, total: int) -> None:
+            nonlocal last
+            self.stop_if_asked()
+            if (now := time.time()) - last >= _LOG_EVERY_SECONDS:
+                last = now
+                self.append(StageAdvanced(now, name, done, total))
+
+        yield advanced
+        self.append(StageEnded(time.time(), name, time.time() - started))
+
+    def end(self, status: Literal["complete", "stopped", "failed"], message: str) -> Literal["complete", "stopped", "failed"]:
+        self.append(RunEnded(time.time(), status, message))
+        return status
+
+
+def _work(job: Run, log: _Log) -> None:
+    config, cache = job.config, workspace() / "cache"
+    (job.folder / "stop").unlink(missing_ok=True)
+    earlier = job.history()
+    with log.stage("Reading pictures", 0) as advanced:
+        data = load(
+            job.source,
+            workspace(),
+            seed=config.seed,
+            test_share=config.test_share,
+            csv_folder=job.csv_folder,
+            on_progress=advanced,
+        )
+    splits = _final_splits(job, data, config)
+    where = hardware.device()
+    dtype = _precision(earlier.started.precision if earlier.started else None, config, where, cache)
+    counts = {split: int((splits == split).sum()) for split in ("train", "validation", "test")}
+    log.append(RunStarted(time.time(), counts, len(data.labels), hardware.describe(where), str(dtype).removeprefix("torch.")))
+    if data.n_left_out:
+        log.append(Note(time.time(), f"{data.n_left_out:,} images were left out; the dataset page says why."))
+
+    model = build(config.backbone, len(data.labels), seed=config.seed)
+    weights = load_pretrained(model, config.backbone, config.weights)
+    log.append(Note(time.time(), f"{config.backbone} with {weights}."))
+    model.to(where).to(memory_format=torch.channels_last)
+    pixels = Pixels(data.paths, data.images, preprocessing.stored_side(config.image_size))
+    with log.stage("Decoding pictures", len(pixels)) as advanced:
+        pixels.read(advanced)
+    train_at, validation_at = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "validation")
+    if config.weights == "none":
+        _calibrate(model, pixels, train_at, config, where)
+    features = _features(model, pixels, data, config, dtype, cache, log)
+
+    card = checkpoint.ModelCard(config.backbone, data.labels, config.image_size, config.threshold, weights)
+    state = _resume(job, model, log)
+    if not job.has("before.csv"):
+        with torch.no_grad():
+            logits = model.head(torch.from_numpy(features).to(where)).float().cpu()
+        _write_probabilities(job.folder / "before.csv", data, splits, torch.sigmoid(logits).numpy())
+    training_data = TrainingData(pixels, data.targets, train_at, validation_at, [features[train_at]], features[validation_at])
+    for event in train(model, training_data, config, dtype=dtype, pretrained=config.weights != "none", state=state):
+        if isinstance(event, BatchEnded):
+            log.append_batch(event)
+        else:
+            log.append(event)
+        if isinstance(event, EpochEnded):
+            # The event first: a kill between the two repeats this epoch, and `Resumed` takes the first telling of it back.
+            if event.is_best:
+                checkpoint.save_model(job.folder, state.best_weights, card)
+            checkpoint.save_checkpoint(job.folder, model, state)
+        elif isinstance(event, PhaseEnded) and event.best_epoch is None:
+            raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
+        log.stop_if_asked()
+    _finish(job, log, model, pixels, data, splits, features, config, dtype)
+
+
+def _final_splits(job: Run, data: DataSet, config: TrainConfig) -> npt.NDArray[np.str_]:
+    """train, validation or test for each image; written once, so that a resumed run keeps them."""
+    if job.has("split.csv"):
+        images, written, _ = job.images()
+        if images == list(data.images):
+            return np.array(written)
+        raise PanoramaError(
+            "The pictures of this run's data set have changed since it started (some are missing, new or damaged). Start a new run."
+        )
+    splits = np.array(data.splits, dtype="<U10")
+    splits[validation_part(data, config.validation_share, config.seed)] = "validation"
+    root = data.source.root
+    write_rows(
+        job.folder / "split.csv",
+        ["image", "split", "path"],
+        [
+            (image, split, path.relative_to(root).as_posix())
+            for image, split, path in zip(data.images, splits, data.paths, strict=True)
+        ],
+    )
+    return splits
+
+
+def _precision(before: str | None, config: TrainConfig, where: torch.device, cache: Path) -> torch.dtype:
+    """A resumed run computes as it began."""
+    if before is not None:
+        return torch.bfloat16 if before == "bfloat16" else torch.float32
+    return hardware.precision(config.precision, where, cache)
+
+
+def _calibrate(
+    model: Classifier, pixels: Pixels, train_at: npt.NDArray[np.int64], config: TrainConfig, where: torch.device
+) -> None:
+    chosen = np.random.default_rng(config.seed).permutation(train_at)[:_CALIBRATION_IMAGES]
+    batches = (
+        preprocessing.for_evaluation(pixels.batch(part), config.image_size).to(where)
+        for part in np.array_split(chosen, max(1, len(chosen) // config.batch_size))
+    )
+    calibrate_batchnorm(model, batches)
+
+
+def _features(
+    model: Classifier, pixels: Pixels, data: DataSet, config: TrainConfig, dtype: torch.dtype, cache: Path, log: _Log
+) -> npt.NDArray[np.float32]:
+    """Features of every image in plain view: for adaptation, for the predictions before training, and for the folds."""
+    contents = [picture.sha256 for picture in data.pictures]
+    key = [fingerprint(model), config.image_size, str(dtype), hardware.describe(hardware.device()), contents]
+    with log.stage("Computing features", len(pixels)) as advanced:
+        return cached(
+            key,
+            cache / "features",
+            lambda: extract(
+                model, pixels, np.arange(len(pixels)), image_size=config.image_size, dtype=dtype, on_progress=advanced
+            ),
+        )
+
+
+def _resume(job: Run, model: Classifier, log: _Log) -> TrainingState:
+    found = checkpoint.load_checkpoint(job.folder, model)
+    if found is None:
+        if any(isinstance(event, EpochEnded | BatchEnded) for event in job.events()):
+            log.append(Resumed(time.time(), "adaptation", 0))
+        return TrainingState()
+    state, problem = found
+    if problem:
+        log.append(Note(time.time(), problem))
+    state.best_weights = {name: value.to(model.head.weight.device) for name, value in checkpoint.best_weights(job.folder).items()}
+    log.append(Resumed(time.time(), state.phase, state.epoch))
+    return state
+
+
+def _finish(
+    job: Run, log: _Log, model: Classifier, pixels: Pixels, data: DataSet, splits: npt.NDArray[np.str_],
+    features: npt.NDArray[np.float32], config: TrainConfig, dtype: torch.dtype,
+) -> None:  # fmt: skip
+    with log.stage("Predicting every image", len(pixels)) as advanced:
+        logits = predict_logits(model, pixels, np.arange(len(pixels)), config.image_size, dtype, advanced)
+    probabilities = torch.sigmoid(logits).numpy()
+    _write_probabilities(job.folder / "predictions.csv", data, splits, probabilities)
+    with log.stage("Out-of-fold probabilities", config.folds * config.fold_repeats, "folds") as advanced:
+        folds = out_of_fold(
+            features, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=data.groups,
+            on_progress=advanced,
+        )  # fmt: skip
+    _write_probabilities(job.folder / "out_of_fold.csv", data, splits, folds.probabilities)
+    write_suspects(job.folder / "suspects.csv", data.images, splits.tolist(), data.labels, data.targets, folds.probabilities)
+    values = _measured(job, data, splits, probabilities, folds, config)
+    checkpoint.write_atomically(job.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
+    for file in job.folder.glob("checkpoint*.safetensors"):  # only a run that did not finish resumes
+        file.unlink()
+
+
+def write_suspects(
+    path: Path, images: Any, splits: Any, labels: Any, targets: npt.NDArray[np.int8], probabilities: npt.NDArray[np.float32]
+) -> None:
+    """suspects.csv: every cell of every image, most doubtful first."""
+    ranked = suspects.rank(images, splits, labels, targets, probabilities, suspects.doubts(targets, probabilities))
+    write_rows(
+        path,
+        ["image", "split", "label", "given", "probability", "doubt", "kind", "rank"],
+        ((s.image, s.split, s.label, s.given, f"{s.probability:.6g}", f"{s.doubt:.6g}", s.kind, s.rank) for s in ranked),
+    )
+
+
+def _write_probabilities(path: Path, data: DataSet, splits: npt.NDArray[np.str_], values: npt.NDArray[np.float32]) -> None:
+    if not np.isfinite(values).all():
+        raise PanoramaError(
+            "The model's probabilities are not finite numbers. Use a lower learning rate, or --precision float32."
+        )
+    rows = (
+        [image, split, *(f"{value:.6g}" for value in row)]
+        for image, split, row in zip(data.images, splits, values.tolist(), strict=True)
+    )
+    write_rows(path, ["image", "split", *data.labels], rows)
+
+
+def _measured(
+    job: Run,
+    data: DataSet,
+    splits: npt.NDArray[np.str_],
+    probabilities: npt.NDArray[np.float32],
+    folds: OutOfFold,
+    config: TrainConfig,
+) -> dict[str, Any]:
+    """metrics.json: the test split first; every figure with the images it was measured on."""
+    before = job.probabilities("before.csv")
+    h = job.history()
+    validation = splits == "validation"
+
+    def on(split: str, values: npt.NDArray[np.float32]) -> dict[str, Any]:
+        chosen = splits == split
+        return metrics.measure(data.labels, data.targets[chosen], values[chosen], config.threshold)
+
+    return {
+        "test": on("test", probabilities),
+        "validation": on("validation", probabilities),
+        "train": on("train", probabilities),
+        "before_training": {"test": on("test", before[1])} if before else {},
+        "out_of_fold": metrics.measure(data.labels, data.targets, folds.probabilities, config.threshold),
+        "thresholds_from_validation": {
+            label: metrics.best_threshold(data.targets[validation, k], probabilities[validation, k])
+            for k, label in enumerate(data.labels)
+        },
+        "best": {"phase": h.best.phase, "epoch": h.best.epoch, "validation_loss": h.best.validation_loss} if h.best else None,
+        "how": {
+            "test": "best model by validation loss, on the test split, which decided nothing",
+            "validation": "the same model on the validation part, which decided early stopping, the best epoch and thresholds",
+            "train": "the same model on pictures it was trained on: not evidence",
+            "out_of_fold": "heads on features of the pretrained extractor, each judging only images that it and their near-duplicates "
+            "were not trained on",
+        },
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """0 when the run completed or was stopped as asked, 1 when it failed, 2 on bad usage."""
+    if len(arguments) != 1:
+        print("usage: python -m panorama.worker RUN_DIR", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = run(Path(arguments[0]))
+    except PanoramaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 1 if status == "failed" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""The world that tests build: small drawn data sets, a workspace of their own, and the folders beside the repo where there are any."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace of the test's own."""
+    folder = tmp_path_factory.mktemp("workspace")
+    monkeypatch.setenv("PANORAMA_HOME", str(folder))
+    return folder
+
+
+def shared(*parts: str) -> Path:
+    """A path under ../shared; the test is skipped, saying so, where it is not there."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs {Path('..', 'shared', *parts)}, which is not here")
+    return path
+
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 170, 60), "blue": (40, 60, 200)}
+
+
+def patch_picture(labels: Sequence[str], seed: int, size: tuple[int, int] = (72, 56)) -> Image.Image:
+    """Grey noise with one large patch of colour for each label: learnable in seconds, no two alike."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(90, 150, (size[1], size[0], 3))
+    for position, label in enumerate(COLOURS):
+        if label in labels:
+            left = position * size[0] // 3 + int(rng.integers(0, 4))
+            top = int(rng.integers(0, size[1] // 3))
+            pixels[top : top + size[1] // 2, left : left + size[0] // 4] = np.array(COLOURS[label]) + rng.integers(-20, 20, 3)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def seed_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a data set in the seed layout: three labels that are colours, every image with a random set of them."""
+
+    def make(n_train: int = 48, n_test: int = 16, *, folder: Path | None = None, seed: int = 0) -> Path:
+        root = folder or tmp_path / "pictures"
+        rng = np.random.default_rng(seed)
+        for split, count in (("train", n_train), ("test", n_test)):
+            (root / split).mkdir(parents=True)
+            lines = ["file," + ",".join(COLOURS)]
+            for i in range(count):
+                bits = rng.integers(0, 2, len(COLOURS))
+                name = f"{split}_{i:03}.jpg"
+                patch_picture(
+                    [c for c, bit in zip(COLOURS, bits, strict=True) if bit], seed * 10_000 + i + (5000 if split == "test" else 0)
+                ).save(root / split / name, quality=92)
+                lines.append(",".join([name, *map(str, bits)]))
+            (root / f"{split}_label.csv").write_text("\n".join(lines) + "\n")
+        return root
+
+    return make
+
+
+QUICK = {
+    "weights": "none", "image_size": 32, "batch_size": 16, "epochs_adaptation": 3, "epochs_finetuning": 3, "folds": 2, "fold_repeats": 1,
+    "precision": "float32",
+}  # fmt: skip
+
+
+@pytest.fixture
+def quick_arguments() -> list[str]:
+    """Command line options of a training that takes seconds."""
+    return [argument for name, value in QUICK.items() for argument in ("--" + name.replace("_", "-"), str(value))]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's path; the test is skipped where Chromium is not installed."""
+    import shutil
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium (Debian), or any Chromium or Chrome on the PATH")
+    return path
