@@ -169,7 +169,7 @@ def _load_checkpoint(path: Path, model: Classifier) -> TrainingState:
         values["best_phase"],
         values["best_epoch"],
     )
-    state.optimizer_state = {"state": optimizer} if optimizer else None
+    state.optimizer_state = dict(optimizer) or None
     return state
 
 

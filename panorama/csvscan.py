@@ -212,17 +212,16 @@ def _separator(text: str) -> tuple[int, int, str]:
 
 def _regularity(text: str, separator: str) -> tuple[bool, float, int]:
     """How well a separator explains the beginning: (cuts the header, share of rows cut like it, cells)."""
-    cut = len(text) > _SAMPLE_CHARACTERS
     counts = []
     try:
         for start, end, _, n_cells in _records(text[:_SAMPLE_CHARACTERS], 0, 1, separator, ""):
             if end > start:
                 counts.append(n_cells)
-        if cut:
-            counts.pop()
     except CsvError:
-        if not cut:
-            counts.append(0)
+        counts.append(0)
+    else:
+        if len(text) > _SAMPLE_CHARACTERS and len(counts) > 1:
+            counts.pop()  # the sample ends in the middle of it
     if not counts:
         return False, 0.0, 0
     header, rows = counts[0], counts[1:]

@@ -145,6 +145,10 @@ class _Column:
     def has_only_ones(self) -> bool:
         return bool(self.words) and {word.lower() for word in self.words} <= {"1", "1.0"}
 
+    def blank_is_zero(self) -> bool:
+        """Where a cross or a lone 1 is set for yes, nothing is set for no; a label that is set nowhere is blank throughout."""
+        return self.has_marks() or self.has_only_ones() or not self.filled
+
 
 def _survey(table: CsvTable) -> list[_Column]:
     columns = [_Column(name.strip()) for name in table.header]
@@ -159,17 +163,18 @@ def _survey(table: CsvTable) -> list[_Column]:
                 column.sample = column.sample or word
                 if word.lower() in _MEANING:
                     column.words[word] += count
+    n_blank_rows = sum(1 for record in range(table.n_records) if _is_blank(table, record))
+    for column in columns:
+        column.blank -= n_blank_rows  # spreadsheets leave rows of separators behind: they say nothing about a label
     return columns
 
 
-def _blanks_as_zero(columns: Sequence[_Column]) -> list[bool]:
-    """Per label column, whether a blank says 0: where a cross or a lone 1 is set for yes, nothing is set for no."""
-    marks = any(column.has_marks() for column in columns)
-    return [column.has_marks() or column.has_only_ones() or (marks and not column.filled) for column in columns]
+def _is_blank(table: CsvTable, record: int) -> bool:
+    return not table.record_text(record).strip(f'{table.separator}" \t')
 
 
-def _expected(column: _Column, blank_is_zero: bool) -> str:
-    return "1 or nothing" if blank_is_zero and column.has_only_ones() else column.vocabulary()
+def _expected(column: _Column) -> str:
+    return "1 or nothing" if column.has_only_ones() else column.vocabulary()
 
 
 # -- the layout
@@ -327,9 +332,9 @@ def _without_tag(value: str, tag: str, separator: str) -> str:
 class _Meanings(dict[str, int]):
     """Raw value -> 0, 1 or -1 (neither), worked out once for each spelling."""
 
-    def __init__(self, column: _Column, blank_is_zero: bool) -> None:
+    def __init__(self, column: _Column) -> None:
         super().__init__()
-        self.blank = 0 if blank_is_zero else -1
+        self.blank = 0 if column.blank_is_zero() else -1
         self.marks = column.has_marks()
 
     def __missing__(self, raw: str) -> int:
@@ -388,8 +393,7 @@ def _read_columns(
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int8], list[Problem]]:
     """(labels, targets (n_records, n_labels) with -1 for what is neither, a problem for each of those)."""
     chosen = [columns[column] for column in layout.label_columns]
-    blanks = _blanks_as_zero(chosen)
-    meanings = [_Meanings(column, blank) for column, blank in zip(chosen, blanks, strict=True)]
+    meanings = [_Meanings(column) for column in chosen]
     targets = np.zeros((table.n_records, len(chosen)), dtype=np.int8)
     done = 0
     for chunk in table.chunks(layout.label_columns) if chosen else ():
@@ -402,7 +406,7 @@ def _read_columns(
         row, label = place.tolist()
         column, value = chosen[label], table.values(row)[layout.label_columns[label]]
         found = f"is {shown(value)}" if value.strip() else "is empty"
-        message = f"{column.name} {found}; expected {_expected(column, blanks[label])}."
+        message = f"{column.name} {found}; expected {_expected(column)}."
         message += " Correct the cell; the image is left out until then."
         return Problem("error", "not-binary", message, table.name, int(table.lines[row]), names[row])
 
@@ -451,7 +455,7 @@ def _one_row_an_image(
     bad |= {names[row] for row, _ in conflicting}
     same = [(row, before) for row, before in repeats if (targets[row] == targets[before]).all()]
     unnamed = [row for row, name in enumerate(names) if not name]
-    blank = [row for row in unnamed if not "".join(table.values(row)).strip()]
+    blank = [row for row in unnamed if _is_blank(table, row)]
 
     def tell(severity: Severity, kind: str, row: int, message: str) -> Problem:
         return Problem(severity, kind, message, table.name, int(table.lines[row]), names[row] or None)
@@ -480,7 +484,7 @@ def _one_row_an_image(
     def blank_row(row: int) -> Problem:
         return tell("warning", "blank-row", row, "nothing is written in this row; it is left out. Remove it, or fill it in.")
 
-    without_name = sorted(set(unnamed) - set(blank))
+    without_name = [row for row in unnamed if not _is_blank(table, row)]
     problems = _listed(table, conflicting, conflict, "rows") + _listed(table, same, duplicate, "rows")
     problems += _listed(table, without_name, no_name, "rows") + _listed(table, blank, blank_row, "rows")
     return first, bad, problems
@@ -493,8 +497,9 @@ def _column_notes(table: CsvTable, layout: Layout, columns: Sequence[_Column], l
         if number in (layout.file_column, layout.tag_column) or not column.name:
             continue
         if number in layout.label_columns:
-            if column.has_only_ones() and column.blank:
-                message = f"{column.name} has only 1 and empty cells; the {counted(column.blank, 'empty cell')} are read as 0."
+            if column.blank and not column.has_marks() and column.blank_is_zero():
+                only = "1 and empty cells" if column.filled else "empty cells"
+                message = f"{column.name} has only {only}; an empty cell is read as 0 ({counted(column.blank, 'cell')})."
                 yield Problem("note", "blank-as-zero", message, table.name)
         elif column.filled:
             message = f"column {name} is not read as a label, for it has values like {shown(column.sample)}; it stays as it is."
@@ -517,10 +522,10 @@ def _count_positives(table: CsvTable, labels: Sequence[str], targets: npt.NDArra
         if n_positives == 0:
             kind, found = (
                 "no-positives",
-                f"0 for all {counted(n_images, 'image')}; it cannot be learned. Add images that have it.",
+                f"0 for every image ({n_images}); it cannot be learned. Add images that have it.",
             )
         elif n_positives == n_images:
-            kind, found = "all-positive", f"1 for all {counted(n_images, 'image')}; it cannot be learned. Add images without it."
+            kind, found = "all-positive", f"1 for every image ({n_images}); it cannot be learned. Add images without it."
         elif n_positives < FEW_POSITIVES:
             few = f"1 for only {n_positives} of {n_images} images; expected at least {FEW_POSITIVES}"
             kind, found = (
@@ -599,9 +604,9 @@ def _changes(sheet: LabelSheet, corrections: Mapping[tuple[str, str], int]) -> d
 
 def _spelling(columns: Sequence[_Column], label: int, target: int, word: str) -> str:
     """How a column writes a target: as it mostly does, else as its like mostly do, else like the word that stands there."""
-    blanks = _blanks_as_zero(columns)
-    written = [_spellings(column, blank, target) for column, blank in zip(columns, blanks, strict=True)]
-    vocabularies = [_vocabulary(column, blank) for column, blank in zip(columns, blanks, strict=True)]
+    written = [_spellings(column, target) for column in columns]
+    marks = any(column.has_marks() for column in columns)
+    vocabularies = [MARKS if marks and not column.filled else column.vocabulary() for column in columns]
     alike: Counter[str] = Counter()
     for other, spellings in enumerate(written):
         if vocabularies[other] == vocabularies[label]:
@@ -615,16 +620,12 @@ def _spelling(columns: Sequence[_Column], label: int, target: int, word: str) ->
     return counterpart.capitalize() if word[:1].isupper() else counterpart
 
 
-def _spellings(column: _Column, blank_is_zero: bool, target: int) -> Counter[str]:
-    meaning = _Meanings(column, blank_is_zero)
+def _spellings(column: _Column, target: int) -> Counter[str]:
+    meaning = _Meanings(column)
     spellings = Counter({word: count for word, count in column.words.items() if meaning[word] == target})
-    if target == 0 and blank_is_zero and column.blank:
+    if target == 0 and column.blank_is_zero() and column.blank:
         spellings[""] = column.blank
     return spellings
-
-
-def _vocabulary(column: _Column, blank_is_zero: bool) -> str:
-    return MARKS if blank_is_zero and not column.filled else column.vocabulary()
 
 
 def _tag_edits(

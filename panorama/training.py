@@ -56,7 +56,7 @@ class TrainingState:
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     optimizer: torch.optim.AdamW | None = None
-    optimizer_state: dict[str, Any] | None = None  # of a checkpoint, until the optimizer is made
+    optimizer_state: dict[int, Any] | None = None  # of a checkpoint, until the optimizer is made
 
 
 def train(
@@ -106,7 +106,7 @@ def _run_phase(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay)
     if state.optimizer_state is not None:
-        state.optimizer.load_state_dict(state.optimizer_state)
+        state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": state.optimizer_state})
         state.optimizer_state = None
     yield PhaseStarted(
         clock(), phase.name, phase.max_epochs, phase.learning_rate, phase.patience, sum(p.numel() for p in trainable)

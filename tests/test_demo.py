@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from panorama import demo
-from panorama.demo import DEMO_LABELS, draw_demo, draw_scene
+from panorama.demo import draw_demo
 from panorama.errors import PanoramaError
+from panorama.scenery import draw_scene
+from panorama.terrain import DEMO_LABELS
 
 N_IMAGES = 60
 

@@ -1,0 +1,213 @@
+"""A run from its folder alone: both phases, every file, and the same end however often it was killed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import COLOURS, QUICK, ROOT
+
+from panorama import runs
+from panorama.config import TrainConfig
+from panorama.datasets import load
+from panorama.events import EpochEnded, RunEnded
+from panorama.finding import find_source
+from panorama.runs import BusyError, Run
+from panorama.worker import run as work
+
+
+def new_run(folder: Path, home: Path, **changes: object) -> Run:
+    return runs.create(load(find_source(folder), home), TrainConfig(**{**QUICK, **changes}), home)
+
+
+def start(run: Run) -> subprocess.Popen[bytes]:
+    with (run.folder / "worker.log").open("ab") as log:
+        return subprocess.Popen([sys.executable, "-m", "panorama.worker", str(run.folder)], cwd=ROOT, stdout=log, stderr=log)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_run_writes_every_file_with_every_image(seed_folder: Callable[..., Path], home: Path) -> None:
+    run = new_run(seed_folder(), home)
+    assert work(run.folder) == "complete"
+    for name in ("config.json", "events.jsonl", "split.csv", "metrics.json", "model.safetensors", "model.json"):
+        assert run.has(name), name
+    expected = {f"train_{i:03}.jpg" for i in range(48)} | {f"test_{i:03}.jpg" for i in range(16)}
+    for name in ("before.csv", "predictions.csv", "out_of_fold.csv"):
+        table = rows(run.folder / name)
+        assert {row["image"] for row in table} == expected
+        assert list(table[0]) == ["image", "split", *COLOURS]
+        assert all(0 <= float(row[label]) <= 1 for row in table for label in COLOURS)
+    assert {row["split"] for row in rows(run.folder / "predictions.csv")} == {"train", "validation", "test"}
+    assert (run.folder / "labels" / "train_label.csv").read_bytes() == (run.source.root / "train_label.csv").read_bytes()
+    assert not list(run.folder.glob("checkpoint*")), "a complete run keeps no training state"
+    assert isinstance(run.events()[-1], RunEnded)
+
+
+def test_suspects_hold_every_cell_once_most_doubtful_first(seed_folder: Callable[..., Path], home: Path) -> None:
+    run = new_run(seed_folder(), home)
+    work(run.folder)
+    table = rows(run.folder / "suspects.csv")
+    assert list(table[0]) == ["image", "split", "label", "given", "probability", "doubt", "kind", "rank"]
+    assert len({(row["image"], row["label"]) for row in table}) == len(table) == 64 * len(COLOURS)
+    assert [int(row["rank"]) for row in table] == list(range(1, len(table) + 1))
+    doubts = [float(row["doubt"]) for row in table]
+    assert doubts == sorted(doubts, reverse=True)
+    assert all((row["kind"] == "missing") == (row["given"] == "0") for row in table)
+
+
+def test_the_test_split_is_measured_but_decides_nothing(seed_folder: Callable[..., Path], home: Path) -> None:
+    """Other test labels change the figures on the test split and not one weight."""
+    folder = seed_folder()
+    one = new_run(folder, home)
+    work(one.folder)
+    original = (folder / "test_label.csv").read_text()
+    head, *lines = original.splitlines()
+    (folder / "test_label.csv").write_text("\n".join([head, *(line[:-1] + ("0" if line[-1] == "1" else "1") for line in lines)]) + "\n")
+    two = new_run(folder, home)
+    work(two.folder)
+    assert (one.folder / "model.safetensors").read_bytes() == (two.folder / "model.safetensors").read_bytes()
+    assert one.metrics() is not None
+    assert two.metrics() is not None
+    assert one.metrics()["test"] != two.metrics()["test"]  # type: ignore[index]
+
+
+def outcome(run: Run) -> tuple[object, bytes, list[tuple[str, int, float, float]]]:
+    epochs = [(e.phase, e.epoch, e.train_loss, e.validation_loss) for e in run.history().epochs]
+    return json.loads((run.folder / "metrics.json").read_text()), (run.folder / "model.safetensors").read_bytes(), epochs
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_each_phase_ends_as_if_never_interrupted(seed_folder: Callable[..., Path], home: Path) -> None:
+    folder = seed_folder()
+    settings = {"epochs_adaptation": 6, "epochs_finetuning": 4, "patience_adaptation": 6, "augmentation": True}
+    whole = new_run(folder, home, **settings)
+    assert start(whole).wait(timeout=120) == 0
+
+    killed = new_run(folder, home, **settings)
+    for phase in ("adaptation", "fine tuning"):
+        process = start(killed)
+
+        while not any(isinstance(event, EpochEnded) and event.phase == phase for event in killed.events()):
+            assert process.poll() is None, "the worker ended before it could be killed"
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait(timeout=10) == -signal.SIGKILL, "the worker was done before it could be killed"
+        assert killed.state() == "interrupted"
+    assert start(killed).wait(timeout=120) == 0, killed.history().message + (killed.folder / "worker.log").read_text()
+    assert killed.state() == "complete"
+    assert outcome(killed) == outcome(whole)
+
+
+@pytest.mark.slow
+def test_the_negative_control_another_seed_does_not_end_the_same(seed_folder: Callable[..., Path], home: Path) -> None:
+    folder = seed_folder()
+    one, two = new_run(folder, home), new_run(folder, home, seed=1)
+    work(one.folder)
+    work(two.folder)
+    assert outcome(one) != outcome(two)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(seed_folder: Callable[..., Path], home: Path) -> None:
+    folder = seed_folder()
+    settings = {"epochs_adaptation": 4, "patience_adaptation": 9, "epochs_finetuning": 1}
+    whole = new_run(folder, home, **settings)
+    work(whole.folder)
+
+    run = new_run(folder, home, **settings)
+
+    def stop_after_three(event: object) -> None:
+        if isinstance(event, EpochEnded) and event.epoch == 3:
+            run.ask_to_stop()
+
+    assert work(run.folder, stop_after_three) == "stopped"
+    newest = run.folder / "checkpoint.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 0xFF
+    newest.write_bytes(bytes(data))
+    assert work(run.folder) == "complete"
+    assert any("checkpoint before it" in note for note in run.history().notes)
+    assert outcome(run) == outcome(whole)
+
+
+def test_a_second_training_in_the_workspace_is_refused_in_words(seed_folder: Callable[..., Path], home: Path) -> None:
+    folder = seed_folder()
+    first, second = new_run(folder, home), new_run(folder, home)
+    with runs.worker_lock(first):
+        assert runs.is_running(first)
+        process = subprocess.run([sys.executable, "-m", "panorama.worker", str(second.folder)], cwd=ROOT, capture_output=True, text=True)
+        assert process.returncode == 1
+        assert "already running" in process.stderr
+        assert first.id in process.stderr
+        assert "Traceback" not in process.stderr
+        with pytest.raises(BusyError):
+            runs.refuse_if_busy(second)
+    assert not second.has("events.jsonl")
+
+
+def test_stop_and_resume_from_the_command_line(seed_folder: Callable[..., Path], home: Path) -> None:
+    run = new_run(seed_folder(), home, epochs_finetuning=50, patience_finetuning=50)
+    process = start(run)
+    wait_for(lambda: any(isinstance(event, EpochEnded) for event in run.events()))
+    subprocess.run([sys.executable, "-m", "panorama", "stop", str(run.folder)], cwd=ROOT, check=True, capture_output=True)
+    assert process.wait(timeout=60) == 0
+    assert run.state() == "stopped"
+    assert "resumed" in run.history().message
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_in_words(seed_folder: Callable[..., Path], home: Path) -> None:
+    run = new_run(seed_folder(), home, learning_rate_adaptation=10.0, learning_rate_finetuning=10.0, epochs_finetuning=8, weight_decay=1e30)
+    assert work(run.folder) == "failed"
+    assert "not a finite number" in run.history().message
+    assert "learning rate" in run.history().message
+
+
+def test_a_picture_that_vanishes_ends_the_run_with_its_name(seed_folder: Callable[..., Path], home: Path) -> None:
+    folder = seed_folder()
+    run = new_run(folder, home)
+    work(run.folder)
+    (folder / "train" / "train_003.jpg").unlink()
+    (run.folder / "metrics.json").unlink()
+    assert work(run.folder) == "failed"
+    assert "changed" in run.history().message
+
+
+def test_after_training_the_model_is_better_than_before(seed_folder: Callable[..., Path], home: Path) -> None:
+    """The labels are visible colours: a model that learns nothing stays near the share of positives."""
+    run = new_run(seed_folder(160, 40), home, epochs_adaptation=10, epochs_finetuning=12, learning_rate_finetuning=1e-3, patience_finetuning=12)
+    assert work(run.folder) == "complete"
+    metrics = run.metrics()
+    assert metrics is not None
+    after, before = metrics["test"]["macro"]["average_precision"], metrics["before_training"]["test"]["macro"]["average_precision"]
+    assert after > 0.9
+    assert after > before + 0.15
+
+
+def test_adaptation_leaves_the_extractor_alone_and_fine_tuning_does_not(seed_folder: Callable[..., Path], home: Path) -> None:
+    from panorama.checkpoint import best_weights
+
+    folder = seed_folder()
+    adapted = new_run(folder, home, epochs_finetuning=0)
+    tuned = new_run(folder, home, epochs_adaptation=0)
+    work(adapted.folder)
+    work(tuned.folder)
+    before, after = best_weights(adapted.folder), best_weights(tuned.folder)
+    name = next(name for name in before if name.endswith("0.0.weight"))
+    assert not np.allclose(before[name], after[name])
