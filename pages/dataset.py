@@ -90,7 +90,7 @@ if source.csvs[0].split is None:
         headers = {column: header for column, header, _ in choices}
         chosen = st.selectbox(
             "File names are in this column", columns, index=columns.index(layout.file_column) if layout.file_column in columns else 0,
-            format_func=lambda column: f"{ui.text(headers[column])} ({shares[column]:.0%} of its values name a picture)", key="file-column",
+            format_func=lambda column: f"{headers[column]} ({shares[column]:.0%} of its values name a picture)", key="file-column",
         )  # fmt: skip
         if chosen != layout.file_column:
             take(with_file_column(source, headers[chosen]), is_demo=found.is_demo)
@@ -126,7 +126,7 @@ left, middle, right = st.columns([2, 1, 2])
 wanted = left.multiselect(
     "Carrying all of these labels",
     list(range(len(data.labels))),
-    format_func=lambda k: ui.text(data.labels[k]),
+    format_func=lambda k: data.labels[k],
     key="browse-labels",
 )
 split = middle.selectbox("Split", ["all", "train", "test"], key="browse-split")

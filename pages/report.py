@@ -70,7 +70,7 @@ parts = [
     ("test", "decided nothing"),
     ("validation", "decided early stopping and the best epoch"),
     ("train", "trained on: not evidence"),
-    ("out_of_fold", "all images, by heads that never saw them; what suspects are ranked by"),
+    ("out_of_fold", "all images, by models that never saw them; what suspects are ranked by"),
 ]
 st.dataframe(
     pd.DataFrame(

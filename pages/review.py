@@ -34,7 +34,7 @@ st.caption(
     "Of such suspects about half are usually fine, so look before you change."
 )
 left, middle, right, last = st.columns([1, 1, 1, 1])
-label = left.selectbox("Label", ["all labels", *queue.labels], format_func=ui.text, key="label")
+label = left.selectbox("Label", ["all labels", *queue.labels], key="label")
 kinds = {"all": "missing and extra", "missing": "missing: CSV says no", "extra": "extra: CSV says yes"}
 kind = middle.selectbox("Kind", list(kinds), format_func=kinds.__getitem__, key="kind")
 split = right.selectbox("Split", ["all", *sorted(set(queue.splits))], key="split")

@@ -23,7 +23,7 @@ except PanoramaError as error:
 controls = st.columns([1.4, 1, 1.6, 1])
 options = ["before training", "after training"] if after else ["before training"]
 when = controls[0].segmented_control("Predictions", options, default=options[-1], required=True, key=f"when-{len(options)}")
-label = controls[1].selectbox("Label", ["all labels", *labels], format_func=ui.text, key="label")
+label = controls[1].selectbox("Label", ["all labels", *labels], key="label")
 kinds = {
     "all": "all pictures",
     "wrong": "any disagreement",

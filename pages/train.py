@@ -82,10 +82,17 @@ def settings(defaults: TrainConfig) -> TrainConfig:
             "folds": a.number_input("Folds (out of fold)", 2, 50, defaults.folds, key="folds"),
             "fold_repeats": b.number_input("Repeats of the folds", 1, 50, defaults.fold_repeats, key="repeats"),
             "threshold": c.number_input("Threshold for predictions", 0.01, 0.99, defaults.threshold, key="threshold"),
-            "precision": d.selectbox("Precision", ["auto", "float32", "bfloat16"], key="precision"),
+            "fold_models": d.selectbox(
+                "A fold is judged by",
+                ["auto", "heads", "trained"],
+                index=["auto", "heads", "trained"].index(defaults.fold_models),
+                key="fold-models",
+                help="Heads on pretrained features take seconds; a model trained for each fold takes a training each. Auto: heads, unless training starts from random weights.",
+            ),
+            "precision": a.selectbox("Precision", ["auto", "float32", "bfloat16"], key="precision"),
         }
-        blocks = a.number_input("Unfreeze the last N blocks (0: all)", 0, 1000, 0, key="unfreeze")
-        augmentation = b.toggle(
+        blocks = b.number_input("Unfreeze the last N blocks (0: all)", 0, 1000, 0, key="unfreeze")
+        augmentation = c.toggle(
             "Augment pictures",
             defaults.augmentation,
             key="augmentation",
@@ -176,9 +183,9 @@ def panel(shown: Run) -> None:
         help=f"{best.phase}, epoch {best.epoch}" if best else None,
     )
     columns[3].metric(
-        "Epochs without a better one",
+        "Early-stop counter",
         f"{last.without_improvement} of {last.patience}" if last else "—",
-        help="Early stopping ends the phase when this is reached.",
+        help="Epochs in a row without a lower validation loss; the phase ends when it reaches the patience.",
     )
     columns[4].metric("Images a second", f"{now.images_per_second:,.0f}" if now.images_per_second and state == "running" else "—")
     if h.epochs:

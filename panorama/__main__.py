@@ -119,6 +119,7 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "unfreeze": "what fine tuning trains: all, or the last N blocks",
         "precision": "auto measures which is faster here",
         "folds": "folds of the out-of-fold probabilities",
+        "fold_models": "what judges a fold: heads on pretrained features, or a model trained for it; auto: heads unless --weights none",
         "fold_repeats": "how often the folds are drawn anew",
         "threshold": "probability above which a label counts as predicted",
         "epochs_adaptation": "at most so many epochs with the extractor frozen",
@@ -131,8 +132,9 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
         elif field.name == "unfreeze":
             parser.add_argument(name, type=_blocks, default=default, metavar="all|N", help=text)
-        elif field.name == "precision":
-            parser.add_argument(name, choices=["auto", "float32", "bfloat16"], default=default, help=text)
+        elif field.name in ("precision", "fold_models"):
+            choices = {"precision": ["auto", "float32", "bfloat16"], "fold_models": ["auto", "heads", "trained"]}[field.name]
+            parser.add_argument(name, choices=choices, default=default, help=text)
         else:
             parser.add_argument(name, type=type(default), default=default, metavar=type(default).__name__.upper(), help=text)
 
@@ -200,11 +202,13 @@ def _train(options: argparse.Namespace) -> int:
         if problem.severity != "note":
             print(f"{problem.severity}: {problem}", file=sys.stderr)
     run = runs.create(data, config, runs.workspace(), folder=options.out)
-    return _work(run)
+    _work(run)
+    print(run.folder)
+    return 0
 
 
-def _work(run: Run) -> int:
-    """Trains in this process, showing progress; prints the run folder last."""
+def _work(run: Run) -> None:
+    """Trains in this process, showing progress, and prints how it ended."""
     from panorama import worker
     from panorama.terminal import Progress
 
@@ -218,8 +222,6 @@ def _work(run: Run) -> int:
         print(f"{message} python -m panorama resume {run.folder}")
     else:
         _print_metrics(run)
-    print(run.folder)
-    return 0
 
 
 def _print_metrics(run: Run) -> None:
@@ -241,9 +243,10 @@ def _resume(options: argparse.Namespace) -> int:
     run = Run(options.run_dir.expanduser().resolve())
     if run.state() == "complete":
         print(f"{run.id} is complete; there is nothing to resume.")
-        print(run.folder)
-        return 0
-    return _work(run)
+    else:
+        _work(run)
+    print(run.folder)
+    return 0
 
 
 def _stop(options: argparse.Namespace) -> int:
@@ -373,9 +376,10 @@ def _demo(options: argparse.Namespace) -> int:
     with Bar("Reading pictures", "images") as bar:
         data = datasets.load(source, home, on_progress=bar.set)
     run = runs.create(data, demo_config(options.seed), home)
-    code = _work(run)
-    if code or not run.has("suspects.csv"):
-        return code
+    _work(run)
+    if not run.has("suspects.csv"):
+        print(run.folder)
+        return 0
     _, planted_rows = runs.read_rows(folder / "planted.csv")
     planted = {(row[0], row[1]): int(row[3]) for row in planted_rows}
     _, suspects = runs.read_rows(run.folder / "suspects.csv")
@@ -390,7 +394,7 @@ def _demo(options: argparse.Namespace) -> int:
         f"A reviewer who decides those rightly (here: the truth) gets the corrected CSVs: {', '.join(str(file) for file in written)}"
     )
     print(run.folder)
-    return code
+    return 0
 
 
 def _serve(options: argparse.Namespace) -> int:

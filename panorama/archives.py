@@ -7,6 +7,7 @@ import hashlib
 import lzma
 import shutil
 import stat
+import struct
 import unicodedata
 import zipfile
 import zlib
@@ -23,6 +24,8 @@ MAX_BYTES = 50 * 2**30
 MAX_RATIO = 200  # pictures and CSVs compress far less; a bomb far more
 _MAX_NAME_BYTES = 240
 _CHUNK = 2**20
+# zipfile reports damage with all of these; and NotImplementedError (a RuntimeError) for methods it does not have.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, RuntimeError, LookupError)
 
 
 class ArchiveError(PanoramaError):
@@ -37,7 +40,10 @@ def import_zip(
     The same zip twice gives the same folder. Raises ArchiveError, naming the entry, for entries that would land outside, links,
     devices, two names for one file, encrypted or damaged entries, and bombs; then nothing is left behind.
     """
-    stream = source.open("rb") if isinstance(source, Path) else source
+    try:
+        stream = source.open("rb") if isinstance(source, Path) else source
+    except OSError as error:
+        raise ArchiveError(f"{name}: cannot be read ({error.strerror}). Is it still there?") from error
     try:
         stream.seek(0)
         digest = hashlib.sha256()
@@ -75,12 +81,7 @@ def _unpack(stream: BinaryIO, folder: Path, name: str, on_progress: Callable[[in
                 target.parent.mkdir(parents=True, exist_ok=True)
                 left -= _copy(archive, entry, target, name, left)
                 on_progress(done, len(entries))
-    except ArchiveError:
-        raise
-    # zipfile reports damage with all of these; and NotImplementedError for methods it does not have.
-    except (
-        zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, NotImplementedError, IndexError, KeyError,
-    ) as error:  # fmt: skip
+    except _DAMAGE as error:
         raise ArchiveError(
             f"{name}: not a zip that can be read ({error}). Make it again; RAR, 7z and tar are not read."
         ) from error
@@ -104,21 +105,29 @@ def _checked(infos: list[zipfile.ZipInfo], name: str) -> list[tuple[zipfile.ZipI
             raise ArchiveError(
                 f"{name}: {info.filename!r} would grow {info.file_size // max(info.compress_size, 1):,} times; refused as a bomb."
             )
-        twin = unicodedata.normalize("NFC", str(path)).casefold()
+        twin = _folded(path)
         if twin in seen:
             raise ArchiveError(f"{name}: {info.filename!r} and {seen[twin]!r} are one file on many systems. Rename one of them.")
         seen[twin] = info.filename
         entries.append((info, path))
+    for info, path in entries:
+        if file := next((seen[twin] for parent in path.parents if (twin := _folded(parent)) in seen), None):
+            raise ArchiveError(f"{name}: {file!r} is a file and also the folder of {info.filename!r}. Rename one of them.")
     if sum(info.file_size for info, _ in entries) > MAX_BYTES:
         raise ArchiveError(f"{name}: more than {MAX_BYTES // 2**30} GB when unpacked. Give the folder instead of a zip.")
     return entries
+
+
+def _folded(path: PurePosixPath) -> str:
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _safe_path(info: zipfile.ZipInfo, name: str) -> PurePosixPath:
     raw = info.orig_filename  # `filename` is already cut at a NUL and has the separators of this system
     path = PurePosixPath(raw)
     bad = (
-        not raw or "\0" in raw or "\\" in raw or raw.startswith("/") or ".." in path.parts or ":" in path.parts[0]
+        not raw or "\0" in raw or "\\" in raw or raw.startswith("/") or ".." in path.parts
+        or any(part[1:2] == ":" for part in path.parts)  # a drive, which would restart the path there
         or any(ord(character) < 32 for character in raw)
     )  # fmt: skip
     if bad:
@@ -136,12 +145,18 @@ def _wanted(path: PurePosixPath) -> bool:
 def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, name: str, left: int) -> int:
     """Copies one entry and returns its size; stops as soon as more comes out than the header said or than is left."""
     written = 0
-    with archive.open(entry) as source, target.open("xb") as out:
-        while chunk := source.read(_CHUNK):
-            written += len(chunk)
-            if written > min(left, entry.file_size):
-                raise ArchiveError(f"{name}: {entry.filename!r} holds more than it says; refused as a bomb.")
-            out.write(chunk)
+    with target.open("xb") as out:
+        try:
+            with archive.open(entry) as source:
+                while chunk := source.read(_CHUNK):
+                    written += len(chunk)
+                    if written > min(left, entry.file_size):
+                        raise ArchiveError(f"{name}: {entry.filename!r} holds more than it says; refused as a bomb.")
+                    out.write(chunk)
+        except (*_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk, not the zip: only bz2 tells of damage with an OSError, and that has no number
+            raise ArchiveError(f"{name}: {entry.filename!r} is damaged ({error}). Make the zip again.") from error
     if written != entry.file_size:
         raise ArchiveError(f"{name}: {entry.filename!r} is cut off: {entry.file_size:,} bytes expected, {written:,} found.")
     return written

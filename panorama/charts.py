@@ -56,7 +56,7 @@ def loss_curves(history: History, *, log_scale: bool = False, height: int = 320)
         "part:N",
         title=None,
         scale=alt.Scale(domain=["training", "validation"], range=[TRAINING, VALIDATION]),
-        legend=alt.Legend(orient="top"),
+        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
     )
     dash = alt.StrokeDash(
         "part:N", title=None, scale=alt.Scale(domain=["training", "validation"], range=[[5, 3], [1, 0]]), legend=None

@@ -12,6 +12,7 @@ from panorama.errors import PanoramaError
 
 PhaseName = Literal["adaptation", "fine tuning"]
 Precision = Literal["auto", "float32", "bfloat16"]
+FoldModels = Literal["auto", "heads", "trained"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class TrainConfig:
 
     `weights` is "imagenet", "none" or the path of a state dict. `unfreeze` is "all" or how many of the last blocks
     fine tuning trains. `validation_share` is taken from the training split; `test_share` only where the data brings no
-    test split. `threshold` turns probabilities into predictions everywhere in the run's reports. Dropout and other
+    test split. `fold_models` says what judges a fold: "heads" on features of the pretrained extractor (seconds), or a model
+    "trained" through both phases for each fold (a training each); "auto" takes heads where there is pretraining, for without it
+    the features say little. `threshold` turns probabilities into predictions everywhere in the run's reports. Dropout and other
     regularisers are the backbone's own.
     """
 
@@ -53,6 +56,7 @@ class TrainConfig:
     precision: Precision = "auto"
     folds: int = 5
     fold_repeats: int = 2
+    fold_models: FoldModels = "auto"
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -70,10 +74,17 @@ class TrainConfig:
             raise PanoramaError(f'unfreeze is {self.unfreeze!r}; expected "all" or a number of blocks, 1 or more.')
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise PanoramaError(f"precision is {self.precision!r}; expected auto, float32 or bfloat16.")
+        if self.fold_models not in ("auto", "heads", "trained"):
+            raise PanoramaError(f"fold_models is {self.fold_models!r}; expected auto, heads or trained.")
         if not self.backbone or not self.weights:
             raise PanoramaError("backbone and weights need a value; for example mobilenet_v2 and imagenet.")
         if self.epochs_adaptation + self.epochs_finetuning == 0:
             raise PanoramaError("Both phases have 0 epochs; give at least one of them an epoch.")
+
+    @property
+    def trains_folds(self) -> bool:
+        """Whether each fold is judged by a model trained for it, not by a head on features."""
+        return self.fold_models == "trained" or (self.fold_models == "auto" and self.weights == "none")
 
     @property
     def phases(self) -> tuple[Phase, Phase]:
@@ -120,5 +131,14 @@ _NUMBER_RANGES = (
 def demo_config(seed: int = 0) -> TrainConfig:
     """How the demo trains: small pictures, and random weights so that nothing has to be downloaded."""
     return TrainConfig(
-        weights="none", image_size=128, seed=seed, epochs_adaptation=10, epochs_finetuning=20, learning_rate_finetuning=1e-3
+        weights="none",
+        image_size=96,
+        batch_size=16,
+        seed=seed,
+        epochs_adaptation=5,
+        epochs_finetuning=24,
+        learning_rate_finetuning=2e-3,
+        patience_finetuning=10,
+        folds=3,
+        fold_repeats=1,
     )

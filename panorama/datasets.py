@@ -9,6 +9,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -116,10 +117,10 @@ def load(
     )  # fmt: skip
     n_left_out += len(rows) - len(sound)
     if not sound:
-        reasons = "; ".join(str(problem) for problem in problems[:3])
+        reasons = " ".join([str(problem) for problem in problems if problem.severity == "error"][:3])
         raise PanoramaError(f"{source.root}: no image is left to work with. {reasons}")
     rows, pictures = [rows[i] for i in sound], [pictures[i] for i in sound]
-    twice = {name for name, count in Counter(name for _, name, _ in rows).items() if count > 1}
+    twice = _in_several(sheets)
     images = tuple(f"{source.csvs[part].split}/{name}" if name in twice else name for part, name, _ in rows)
     row_of = [{name: row for row, name in enumerate(sheet.images)} for sheet in sheets]
     columns = [[sheet.labels.index(label) for label in labels] for sheet in sheets]
@@ -137,32 +138,39 @@ def load(
     return replace(data, problems=(*problems, *_duplicate_problems(data)))
 
 
+def _in_several(sheets: Sequence[LabelSheet]) -> set[str]:
+    """The names that more than one CSV has; told from the CSVs alone, so that an image keeps its name when a picture is lost."""
+    return {name for name, count in Counter(name for sheet in sheets for name in sheet.images).items() if count > 1}
+
+
 def _match(sheet: LabelSheet, index: PictureIndex) -> tuple[list[tuple[str, Path]], list[Problem]]:
     """The images of a sheet with their files, and what is wrong: missing, ambiguous or shared files, and files without a row."""
     found: list[tuple[str, Path]] = []
     missing: list[Problem] = []
-    used: dict[str, str] = {}
+    # A name that is the very path of a picture comes before one that only ends like it, whichever row is first.
+    files_of = {name: index.find(name) for name in sheet.images}
+    used = {files_of[name][0]: name for name in reversed(sheet.images) if index.is_exact(name) and len(files_of[name]) == 1}
     name_of_csv = sheet.table.name
     for row, name in enumerate(sheet.images):
-        files, line = index.find(name), int(sheet.lines[row])
+        files, line = files_of[name], int(sheet.lines[row])
         if not files:
             text = f"the picture {name!r} is not in the folder {index.folder.name!r} or below it. Add it or remove the row; it is left out."
             missing.append(Problem("error", "missing-file", text, file=name_of_csv, line=line, image=name))
         elif len(files) > 1:
             text = f"{name!r} may mean {files[0]} or {files[1]}. Write the folder into the CSV; it is left out."
             missing.append(Problem("error", "ambiguous-file", text, file=name_of_csv, line=line, image=name))
-        elif files[0] in used:
+        elif used.setdefault(files[0], name) != name:
             text = f"{name!r} means the same picture as {used[files[0]]!r} ({files[0]}). Keep one row; this one is left out."
             missing.append(Problem("error", "duplicate-file", text, file=name_of_csv, line=line, image=name))
         else:
-            used[files[0]] = name
             found.append((name, index.folder / files[0]))
     problems = _limited(missing, "more rows have no picture of their own and are left out.")
     named = {file for name in sheet.left_out for file in index.find(name)}
     orphans = [file for file in index.files if file not in used and file not in named]
     text = f"has no row in {name_of_csv}; it is not used. Add a row to use it."
     problems += _limited(
-        [Problem("warning", "no-row", text, file=file) for file in orphans], "more pictures have no row and are not used."
+        [Problem("warning", "no-row", text, file=os.fsencode(file).decode("utf-8", "replace")) for file in orphans],
+        "more pictures have no row and are not used.",
     )
     return found, problems
 
@@ -231,8 +239,9 @@ def validation_part(data: DataSet, share: float, seed: int) -> npt.NDArray[np.bo
         )
     part = stratify(data.targets[train], (1 - share, share), seed=seed, groups=data.groups[train])
     if not (part == 1).any() or (part == 1).all():
-        part = np.zeros(len(train), np.int64)
-        part[np.random.default_rng(seed).integers(len(train))] = 1
+        picked = int(np.random.default_rng(seed).integers(len(train)))
+        alike = data.groups[train] == data.groups[train[picked]]
+        part = np.where(alike if not alike.all() else np.arange(len(train)) == picked, 1, 0)
     chosen = np.zeros(len(data.images), bool)
     chosen[train[part == 1]] = True
     return chosen
@@ -277,9 +286,9 @@ def sheet_parts(source: Source, *, decided: Collection[str]) -> tuple[SheetPart,
             layout = guess_layout(table, decided.__contains__)
         assert layout is not None
         sheets.append(read_labels(table, layout))
-    count = Counter(name for sheet in sheets for name in sheet.images)
+    twice = _in_several(sheets)
     return tuple(
-        SheetPart(csv_source, sheet, {name: f"{csv_source.split}/{name}" if count[name] > 1 else name for name in sheet.images})
+        SheetPart(csv_source, sheet, {name: f"{csv_source.split}/{name}" if name in twice else name for name in sheet.images})
         for csv_source, sheet in zip(source.csvs, sheets, strict=True)
     )
 
@@ -323,14 +332,25 @@ def write_unchanged(source: Source, folder: Path) -> list[Path]:
 
 
 def _write(contents: Mapping[str, bytes], root: Path, folder: Path) -> list[Path]:
-    for file in contents:
-        original = (root / file).resolve()
-        if (folder / file).resolve() == original or ((folder / file).exists() and (folder / file).samefile(original)):
-            raise PanoramaError(f"{original}: the original is never overwritten. Choose another folder for the corrected CSV.")
-    written = []
-    for file, data in contents.items():
-        target = folder / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-        written.append(target)
-    return written
+    originals = [(root / file).resolve() for file in contents]
+    targets = [folder / file for file in contents]
+    for target in targets:
+        for original in originals:
+            both_there = target.exists() and original.exists()
+            if target.resolve() == original or (both_there and target.samefile(original)):
+                raise PanoramaError(
+                    f"{original}: the original is never overwritten. Choose another folder for the corrected CSV."
+                )
+    for target, data in zip(targets, contents.values(), strict=True):
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise PanoramaError(
+                f"{target}: cannot be written ({error.strerror}). Choose another folder, or free some room."
+            ) from error
+    return targets

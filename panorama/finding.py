@@ -8,6 +8,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from panorama.images import SUFFIXES
 from panorama.labels import CsvTable, Layout, file_columns, guess_layout, parse_csv
 
 Split = Literal["train", "test"]
+_SAY_LITTLE = frozenset({"data", "dataset", "images", "pictures", "photos"})
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What pages call the data set."""
+        """What pages call the data set: its folder, with the one above where that says little."""
+        if self.root.name.lower() in _SAY_LITTLE and self.root.parent.name:
+            return f"{self.root.parent.name}/{self.root.name}"
         return self.root.name or str(self.root)
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +70,14 @@ class Source:
 
 def find_source(path: Path) -> Source:
     """How the data set at `path` (a folder, or a CSV in the folder of its pictures) is laid out. Raises PanoramaError."""
-    path = path.expanduser()
+    try:
+        return _find(path.expanduser())
+    except (OSError, RuntimeError) as error:  # RuntimeError: a ~name that is no user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PanoramaError(f"{path}: cannot be read ({reason}). Give a folder with pictures and a CSV.") from error
+
+
+def _find(path: Path) -> Source:
     if not path.exists():
         raise PanoramaError(f"{path}: there is no such folder or file. Give a folder with pictures and a CSV, a CSV, or a zip.")
     path = path.resolve()
@@ -127,7 +138,7 @@ def _best_table(root: Path, tables: list[str]) -> str:
     usable = []
     for table in tables:
         try:
-            guess_layout(parse_csv((root / table).read_bytes(), table), index.__contains__)
+            _guess(parse_csv((root / table).read_bytes(), table), index)
             usable.append(table)
         except PanoramaError:
             continue
@@ -145,7 +156,8 @@ def _hidden(name: str) -> bool:
 class PictureIndex:
     """The pictures in and below a folder, found by name the way CSVs name them. Links out of the folder are not followed.
 
-    `find` tries the path as written, then ignoring case and Unicode form, then without its folders, then without its suffix.
+    `find` tries the path as written, then ignoring case and Unicode form, then without its folders, then without its suffix;
+    of several it keeps those whose nearest folders are the ones written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -174,8 +186,12 @@ class PictureIndex:
             wanted = _folded(PurePosixPath(clean).name) if position == 2 else key(clean)
             found = table.get(wanted, []) if wanted else []
             if found:
-                return found
+                return _nearest(found, clean)
         return []
+
+    def is_exact(self, name: str) -> bool:
+        """Whether `name` is the path of a picture as written, ignoring case and Unicode form."""
+        return bool(self._tiers[0][1].get(_folded(name.strip().replace("\\", "/").removeprefix("./"))))
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self.find(name))
@@ -183,6 +199,18 @@ class PictureIndex:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _nearest(files: list[str], wanted: str) -> list[str]:
+    """Those of the files that have the most folders in common with the wanted path, counted from the name backwards."""
+    folders = _folded(wanted).split("/")[-2::-1]
+
+    def n_common(file: str) -> int:
+        pairs = zip(folders, _folded(file).split("/")[-2::-1], strict=False)
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+    most = max(map(n_common, files))
+    return [file for file in files if n_common(file) == most]
 
 
 def _grouped(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
@@ -205,7 +233,38 @@ def file_column_choices(source: Source, csv_source: CsvSource) -> list[tuple[int
     """(column, header, share of its values that name a picture), best first; for the page's confirmation."""
     table = read_table(source, csv_source)
     index = PictureIndex(source.root / csv_source.folder)
-    return [(column, table.header[column], share) for column, share in file_columns(table, index.__contains__)]
+    return [(column, table.header[column], share) for column, share in _file_columns(table, index)]
+
+
+def _file_columns(table: CsvTable, index: PictureIndex) -> list[tuple[int, float]]:
+    """(column, share of its values that name a picture), best first; names without a suffix count only where none has one."""
+
+    def rank(choice: tuple[int, float]) -> tuple[float, bool, int, int]:
+        column, share = choice
+        different = {value.strip() for (chunk,) in table.chunks([column]) for value in chunk}
+        return share, bool(table.header[column].strip()), len(different), -column
+
+    loose = _suffixed_columns(table, index) or file_columns(table, index.__contains__)
+    return sorted(loose, key=rank, reverse=True)
+
+
+def _suffixed_columns(table: CsvTable, index: PictureIndex) -> list[tuple[int, float]]:
+    """As `_file_columns`, only for names with a picture's suffix.
+
+    They go first: beside pictures 0.jpg and 1.jpg, a label column of 0 and 1 and a spreadsheet's row numbers name pictures too.
+    """
+    return file_columns(table, lambda name: PurePosixPath(name).suffix.lower() in SUFFIXES and name in index)
+
+
+def _guess(table: CsvTable, index: PictureIndex) -> Layout:
+    found = _file_columns(table, index)
+    return guess_layout(table, index.__contains__, file_column=found[0][0] if found else None)
+
+
+def _guess_seed(table: CsvTable, index: PictureIndex) -> Layout:
+    """The seed layout: the first column, whatever its header, unless row numbers stand before the names."""
+    found = _suffixed_columns(table, index)
+    return guess_layout(table, file_column=found[0][0] if found else 0)
 
 
 def with_layouts(source: Source) -> Source:
@@ -214,9 +273,8 @@ def with_layouts(source: Source) -> Source:
     for csv_source in source.csvs:
         if csv_source.layout is None:
             table = read_table(source, csv_source)
-            first = 0 if csv_source.split is not None else None  # the seed layout: the first column, whatever its header
-            index = PictureIndex(source.root / csv_source.folder)
-            csv_source = replace(csv_source, layout=guess_layout(table, index.__contains__, file_column=first))
+            guess = _guess if csv_source.split is None else _guess_seed
+            csv_source = replace(csv_source, layout=guess(table, PictureIndex(source.root / csv_source.folder)))
         csvs.append(csv_source)
     return replace(source, csvs=tuple(csvs))
 

@@ -20,6 +20,10 @@ MAX_PIXELS = 150_000_000  # a 15,000 x 10,000 panorama; beyond it a picture is r
 _MAX_BYTES = 512 * 1024 * 1024
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+# Decoders warn of broken metadata that the pixels do not need. Said once for the process: `catch_warnings` is not safe in
+# the threads that scan a folder. With this limit the bomb warning is only given for what is refused anyway.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 class PictureError(PanoramaError):
@@ -41,6 +45,8 @@ def open_rgb(source: Path | bytes, name: str | None = None, *, at_least: int | N
         raise PictureError(f"{name}: {error}") from error
     except FileNotFoundError:
         raise PictureError(f"{name}: the file is not there.") from None
+    except PermissionError:
+        raise PictureError(f"{name}: this user may not read the file; change its permissions.") from None
     except UnidentifiedImageError:
         raise PictureError(
             f"{name}: not a picture that can be read; expected one of {', '.join(FORMATS)}. Save it as JPEG or PNG."
@@ -66,23 +72,26 @@ def _open(source: Path | bytes, at_least: int | None) -> Image.Image:
         raise PictureError("the file is empty (0 bytes); copy it again.")
     if size > _MAX_BYTES:
         raise PictureError(f"{size / 1e6:,.0f} MB; pictures up to {_MAX_BYTES // 2**20} MB are read. Make it smaller.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        stream = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
-        with stream, Image.open(stream, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise PictureError(
-                    f"{image.width:,} x {image.height:,} pixels; at most {MAX_PIXELS:,} in all are read. Make it smaller."
-                )
-            if at_least is not None and image.format == "JPEG":
-                image.draft("RGB" if image.mode == "YCbCr" else image.mode, (at_least, at_least))
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), twelve_bits_possible=image.format == "TIFF")
+    stream = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+    with stream, Image.open(stream, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise PictureError(
+                f"{image.width:,} x {image.height:,} pixels; at most {MAX_PIXELS:,} in all are read. Make it smaller."
+            )
+        if at_least is not None and image.format == "JPEG":
+            image.draft("RGB" if image.mode == "YCbCr" else image.mode, (at_least, at_least))
+        image.load()
+        return _to_rgb(_upright(image), twelve_bits_possible=image.format == "TIFF")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF that cannot be parsed, or written back: the pixels are sound, and nothing says they are turned
+        return image
 
 
 def _to_rgb(image: Image.Image, *, twelve_bits_possible: bool) -> Image.Image:
-    if image.mode == "RGB":
-        return image.copy()
     if image.mode in ("I", "F"):
         raise PictureError("32-bit samples have no defined range from black to white; save it as 8-bit.")
     if image.mode.startswith("I;16"):
@@ -98,7 +107,11 @@ def _from_16_bit(image: Image.Image, twelve_bits_possible: bool) -> Image.Image:
     samples = np.asarray(image).astype(np.float32)
     # Cameras and scanners store 12 bits in a 16-bit TIFF; taken as 16 bits such a picture would be black to the eye.
     full = 4095.0 if twelve_bits_possible and samples.max(initial=0) <= 4095 else 65535.0
-    return Image.fromarray(np.round(samples * (255.0 / full)).astype(np.uint8)).convert("RGB")
+    grey = np.round(samples * (255.0 / full)).astype(np.uint8)
+    transparent = image.info.get("transparency")  # the one level that a greyscale PNG declares to be
+    if isinstance(transparent, int):
+        grey[samples == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
 
 
 def square(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:

@@ -6,7 +6,8 @@ the extractor. `logits = head(extractor(x))`; the sigmoid stays outside (binary 
 BatchNorm policy. With pretrained weights the running statistics stay frozen in both phases (eval mode), while its scale and
 shift train in fine tuning: statistics of small or odd batches cost accuracy, and a frozen extractor whose statistics
 move is not frozen. Without pretrained weights there are no statistics to keep: they are measured once on the data before
-adaptation (`calibrate_batchnorm`) and learned in fine tuning.
+adaptation (`calibrate_batchnorm`), and in fine tuning they are the mean over the batches of the epoch, so that an epoch of few
+batches is not validated with those of weights long gone.
 """
 
 from collections.abc import Iterable, Iterator
@@ -176,9 +177,12 @@ def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: int | Litera
         for parameter in part.parameters():
             parameter.requires_grad_(True)
         part.train()
-        if pretrained:
-            for norm in batchnorms(part):
+        for norm in batchnorms(part):
+            if pretrained:
                 norm.eval()
+            else:
+                norm.reset_running_stats()  # type: ignore[operator]
+                norm.momentum = None  # type: ignore[assignment]  # the mean over the batches since
     if unfreeze == "all":  # dropout between the blocks and the head
         for child in model.extractor.children():
             if not list(child.parameters()):
@@ -198,10 +202,9 @@ def calibrate_batchnorm(model: Classifier, batches: Iterable[Tensor]) -> None:
         return
     for norm in norms:
         norm.reset_running_stats()  # type: ignore[operator]
-        norm.momentum = None  # type: ignore[assignment]  # cumulative mean
+        norm.momentum = None  # type: ignore[assignment]  # the mean over all batches
         norm.train()
     for x in batches:
         model.extractor(x)
     for norm in norms:
-        norm.momentum = 0.1  # type: ignore[assignment]
         norm.eval()

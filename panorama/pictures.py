@@ -55,10 +55,12 @@ def scan(
 
 
 def duplicate_groups(pictures: Sequence[Picture]) -> npt.NDArray[np.int64]:
-    """A group id for each picture; near-duplicates share one."""
-    hashes = np.array([picture.dhash for picture in pictures], dtype=np.uint64)
-    tiny = np.frombuffer(b"".join(p.tiny or bytes(_TINY * _TINY * 3) for p in pictures), np.uint8)
-    return near_duplicate_groups(hashes, tiny.reshape(len(pictures), _TINY * _TINY * 3))
+    """A group id for each picture; files with the same bytes and near-duplicates share one."""
+    keys = [picture.sha256 or str(position) for position, picture in enumerate(pictures)]
+    _, first, content = np.unique(np.array(keys, dtype=str), return_index=True, return_inverse=True)
+    hashes = np.array([pictures[i].dhash for i in first], dtype=np.uint64)
+    tiny = np.frombuffer(b"".join(pictures[i].tiny or bytes(_TINY * _TINY * 3) for i in first), np.uint8)
+    return near_duplicate_groups(hashes, tiny.reshape(len(first), _TINY * _TINY * 3))[content]
 
 
 def _measure(path: Path, name: str) -> Picture:

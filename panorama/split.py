@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 _MAX_LABELS_FOR_PAIRS = 40
+_MAX_BLOCK = 2**24  # correlations held at once (64 MiB)
+_FLAT_VARIANCE = 0.2  # in squared levels of 0..255: what rounding leaves in a blank picture's thumbnail
 
 
 def stratify(
@@ -72,16 +74,21 @@ def _with_pairs(targets: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
 
 
 def near_duplicate_groups(
-    hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8], *, max_bits: int = 3, max_difference: float = 12.0
+    hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8], *, max_bits: int = 14, min_correlation: float = 0.975
 ) -> npt.NDArray[np.int64]:
-    """A group id for each image; images with almost the same hash and almost the same colours share one.
+    """A group id for each image; images that show the same picture, resized, recompressed or brightened, share one.
 
-    hashes: (n_images,) 64-bit difference hashes. thumbnails: (n_images, n_values) tiny pictures of 0..255. Two images
-    are linked when their hashes differ in at most `max_bits` bits (at most 3: found by comparing within equal
-    16-bit quarters, of which at least one must then be equal) and their thumbnails by at most `max_difference` on average.
-    A group is everything that links connect.
+    hashes: (n_images,) 64-bit difference hashes. thumbnails: (n_images, n_values) tiny RGB pictures of 0..255. Two images
+    are linked when their thumbnails correlate by at least `min_correlation` (so brightness and contrast do not count) and
+    their hashes differ in at most `max_bits` bits. A group is everything that links connect. A picture that varies by less
+    than about 3 levels has nothing to be told by and is never linked. Every pair is compared: n_images**2 / 2 products.
+
+    The limits were set by eye on 2,000 photos, of which they link 29 pairs: copies, and frames of one series. Not found: a
+    second frame after the camera panned (0.968), which is no more alike than two sunsets over the sea (0.964) or two
+    plain seas (0.977, but 21 bits).
     """
-    parent = np.arange(len(hashes))
+    n_images = len(hashes)
+    parent = np.arange(n_images)
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -89,17 +96,22 @@ def near_duplicate_groups(
             i = int(parent[i])
         return i
 
-    for shift in (0, 16, 32, 48):
-        quarter = (hashes >> np.uint64(shift)) & np.uint64(0xFFFF)
-        order = np.argsort(quarter, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(quarter[order]) != 0])
-        for bucket in np.split(order, starts[1:]):
-            for position, i in enumerate(bucket[:-1]):
-                rest = bucket[position + 1 :]
-                close = rest[np.bitwise_count(hashes[rest] ^ hashes[i]) <= max_bits]
-                if not len(close):
-                    continue
-                difference = np.abs(thumbnails[close].astype(np.int16) - thumbnails[i]).mean(1)
-                for j in close[difference <= max_difference]:
-                    parent[root(int(j))] = root(int(i))
-    return np.array([root(i) for i in range(len(hashes))], dtype=np.int64)
+    values = _standardised(thumbnails)  # (n_images, n_values); the product of two rows is their correlation
+    step = max(1, _MAX_BLOCK // max(1, n_images))
+    for start in range(0, n_images, step):
+        block = values[start : start + step] @ values[start:].T
+        first, second = np.nonzero(block >= min_correlation)
+        first, second = first[first < second] + start, second[first < second] + start
+        close = np.bitwise_count(hashes[first] ^ hashes[second]) <= max_bits
+        for i, j in zip(first[close].tolist(), second[close].tolist(), strict=True):
+            parent[root(j)] = root(i)
+    return np.array([root(i) for i in range(n_images)], dtype=np.int64)
+
+
+def _standardised(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Each row with mean 0 and length 1, or shorter where it hardly varies."""
+    values = thumbnails.astype(np.float32)
+    values -= values.mean(1, keepdims=True)
+    variance = np.mean(values**2, axis=1, keepdims=True) + _FLAT_VARIANCE
+    scaled: npt.NDArray[np.float32] = values / np.sqrt(variance * max(1, thumbnails.shape[1]))
+    return scaled

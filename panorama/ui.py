@@ -18,16 +18,16 @@ from panorama.reviews import ReviewStore
 from panorama.runs import Run
 from panorama.workspace import current_source
 
+_KEPT_DATA_SETS = 4
 _PROJECT = Path(__file__).resolve().parent.parent
-# Emoji, because a :material/...: icon would fetch the page's favicon from outside.
 _PAGES = (
-    ("start", "Start", "🏞️"),
-    ("dataset", "Dataset", "🗂️"),
-    ("train", "Train", "📈"),
-    ("sanity_check", "Sanity check", "🔎"),
-    ("predict", "Predict", "🖼️"),
-    ("review", "Review", "⚖️"),
-    ("report", "Report", "📄"),
+    ("start", "Start"),
+    ("dataset", "Dataset"),
+    ("train", "Train"),
+    ("sanity_check", "Sanity check"),
+    ("review", "Review"),
+    ("predict", "Predict"),
+    ("report", "Report"),
 )
 
 
@@ -44,8 +44,8 @@ def enter() -> None:
 def _navigation() -> Any:
     return st.navigation(
         [
-            st.Page(_PROJECT / "pages" / f"{name}.py", title=title, icon=icon, url_path=name, default=name == "start")
-            for name, title, icon in _PAGES
+            st.Page(_PROJECT / "pages" / f"{name}.py", title=title, url_path=name, default=name == "start")
+            for name, title in _PAGES
         ]
     )
 
@@ -63,7 +63,7 @@ def _sidebar() -> None:
         st.caption(f"Data set: {text(source.name)}" if source else "No data set chosen yet")
         training = runs.running(runs.workspace())
         if training is not None:
-            st.caption("⏳ A training is running")
+            st.caption("A training is running ...")
 
 
 def page_link(name: str, label: str) -> None:
@@ -106,10 +106,10 @@ def settle_memory() -> None:
 # --- the data set and the run ------------------------------------------------------------------------------------------
 
 
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _loaded(key: str, _source: Source, _progress: Any) -> DataSet:
-    del key  # streamlit's cache key; the arguments with an underscore are not part of it
-    return load(_source, runs.workspace(), on_progress=_progress)
+@st.cache_resource(show_spinner=False)
+def _data_sets() -> dict[str, DataSet]:
+    """What this server has read, newest last; a plain dict, because a cached function may not move a progress bar."""
+    return {}
 
 
 def data_set(source: Source) -> DataSet:
@@ -121,15 +121,15 @@ def data_set(source: Source) -> DataSet:
                 stamps.append(str(path.stat().st_mtime_ns))
             except OSError as error:
                 raise PanoramaError(f"{path}: cannot be read ({error.strerror}). Is the data set still there?") from error
-    bar = st.empty()
-
-    def advanced(done: int, total: int) -> None:
-        if done < total:
-            bar.progress(done / total, f"Reading pictures: {done:,} of {total:,}")
-
-    data = _loaded(f"{source.to_json()}{stamps}", source, advanced)
-    bar.empty()
-    return data
+    known, key = _data_sets(), f"{source.to_json()}{stamps}"
+    if key not in known:
+        place = st.empty()
+        with place:
+            known[key] = load(source, runs.workspace(), on_progress=progress_bar("Reading pictures"))
+        place.empty()
+        for old in list(known)[:-_KEPT_DATA_SETS]:
+            known.pop(old, None)
+    return known[key]
 
 
 def choose_run(*, needs: str | None = None) -> Run:
@@ -155,7 +155,7 @@ def choose_run(*, needs: str | None = None) -> Run:
 
 def run_title(run: Run) -> str:
     """A run in one line, for menus: when, on what, with what."""
-    return f"{run.created.astimezone():%d %b %Y, %H:%M:%S} · {text(run.source.name)} · {text(run.config.backbone)}"
+    return f"{run.created.astimezone():%d %b %Y, %H:%M:%S} · {run.source.name} · {run.config.backbone}"
 
 
 @st.cache_resource(show_spinner=False)

@@ -3,6 +3,7 @@
 Started again on the same folder it goes on after the last finished epoch. The last event says how it ended.
 """
 
+import copy
 import json
 import signal
 import sys
@@ -19,7 +20,7 @@ import torch
 
 from panorama import checkpoint, hardware, metrics, preprocessing, suspects
 from panorama.config import TrainConfig
-from panorama.crossval import OutOfFold, out_of_fold
+from panorama.crossval import OutOfFold, heads_judge, out_of_fold, trained_judge
 from panorama.datasets import DataSet, load, validation_part
 from panorama.errors import PanoramaError
 from panorama.events import (
@@ -154,6 +155,7 @@ def _work(job: Run, log: _Log) -> None:
     train_at, validation_at = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "validation")
     if config.weights == "none":
         _calibrate(model, pixels, train_at, config, where)
+    fresh = copy.deepcopy(model)  # before any label is learned: what folds start from
     features = _features(model, pixels, data, config, dtype, cache, log)
 
     card = checkpoint.ModelCard(config.backbone, data.labels, config.image_size, config.threshold, weights)
@@ -176,7 +178,7 @@ def _work(job: Run, log: _Log) -> None:
         elif isinstance(event, PhaseEnded) and event.best_epoch is None:
             raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
         log.stop_if_asked()
-    _finish(job, log, model, pixels, data, splits, features, config, dtype)
+    _finish(job, log, model, lambda: copy.deepcopy(fresh), pixels, data, splits, features, config, dtype)
 
 
 def _final_splits(job: Run, data: DataSet, config: TrainConfig) -> npt.NDArray[np.str_]:
@@ -251,7 +253,8 @@ def _resume(job: Run, model: Classifier, log: _Log) -> TrainingState:
 
 
 def _finish(
-    job: Run, log: _Log, model: Classifier, pixels: Pixels, data: DataSet, splits: npt.NDArray[np.str_],
+    job: Run, log: _Log, model: Classifier,
+    fresh: Callable[[], Classifier], pixels: Pixels, data: DataSet, splits: npt.NDArray[np.str_],
     features: npt.NDArray[np.float32], config: TrainConfig, dtype: torch.dtype,
 ) -> None:  # fmt: skip
     with log.stage("Predicting every image", len(pixels)) as advanced:
@@ -259,8 +262,13 @@ def _finish(
     probabilities = torch.sigmoid(logits).numpy()
     _write_probabilities(job.folder / "predictions.csv", data, splits, probabilities)
     with log.stage("Out-of-fold probabilities", config.folds * config.fold_repeats, "folds") as advanced:
+        judge = (
+            trained_judge(fresh, pixels, data.targets, config, dtype=dtype, groups=data.groups, on_event=log.stop_if_asked)
+            if config.trains_folds
+            else heads_judge(features, data.targets)
+        )
         folds = out_of_fold(
-            features, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=data.groups,
+            judge, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=data.groups,
             on_progress=advanced,
         )  # fmt: skip
     _write_probabilities(job.folder / "out_of_fold.csv", data, splits, folds.probabilities)
@@ -327,8 +335,15 @@ def _measured(
             "test": "best model by validation loss, on the test split, which decided nothing",
             "validation": "the same model on the validation part, which decided early stopping, the best epoch and thresholds",
             "train": "the same model on pictures it was trained on: not evidence",
-            "out_of_fold": "heads on features of the pretrained extractor, each judging only images that it and their near-duplicates "
-            "were not trained on",
+            "out_of_fold": (
+                f"{config.fold_repeats} x {config.folds} "
+                + (
+                    "models trained through both phases"
+                    if config.trains_folds
+                    else "heads on features of the pretrained extractor"
+                )
+                + ", each judging only images that neither it nor a near-duplicate taught it"
+            ),
         },
     }
 

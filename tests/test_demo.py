@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from panorama import demo
+from panorama import demo, scenery, terrain
 from panorama.demo import draw_demo
 from panorama.errors import PanoramaError
 from panorama.scenery import draw_scene
@@ -89,9 +89,9 @@ def test_small_sea_covers_less_than_a_whole_one() -> None:
         shares = []
         for seed in range(8):
             rng = np.random.default_rng(seed)
-            scene = demo._compose(frozenset(["sea"]), frozenset(small), (160, 120), rng)
-            land = demo._relief(scene, rng)
-            shares.append(demo._coverage(scene, land, demo._project(scene, land))["sea"].mean())
+            scene = terrain.compose(frozenset(["sea"]), frozenset(small), (160, 120), rng)
+            land = terrain.relief(scene, rng)
+            shares.append(scenery._coverage(scene, land, scenery._project(scene, land))["sea"].mean())
         return float(np.mean(shares))
 
     assert share(["sea"]) < 0.5 * share([])

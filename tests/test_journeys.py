@@ -1,0 +1,142 @@
+"""The whole job as a person does it: a real server, a real browser, the demo's pictures, and the CSV taken home."""
+
+import csv
+import io
+import time
+from pathlib import Path
+
+import pytest
+from browser import browser, no_traceback, server, settled
+from playwright.sync_api import Page, expect
+
+from panorama import runs
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def set_number(page: Page, label: str, value: int) -> None:
+    field = page.get_by_label(label, exact=True)
+    field.fill(str(value))
+    field.press("Tab")
+    settled(page)
+
+
+def cells(data: bytes) -> dict[tuple[str, str], str]:
+    table = list(csv.DictReader(io.StringIO(data.decode())))
+    return {(row["fname"], label): value for row in table for label, value in row.items() if label != "fname"}
+
+
+def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
+    with server(home) as (address, _), browser(chromium) as opened:
+        page = opened.new_page(viewport={"width": 1440, "height": 1000})
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(address)
+        page.get_by_role("button", name="Draw the demo and start").click()
+        page.wait_for_url("**/dataset", timeout=120_000)
+        expect(page.get_by_text("scene_0000.jpg").first).to_be_attached(timeout=60_000)
+        no_traceback(page)
+
+        # Training: curves move while it runs, and a refresh in the middle finds it again.
+        page.goto(f"{address}/train")
+        page.get_by_text("All numbers").click()
+        set_number(page, "Fine tuning: most epochs", 6)
+        set_number(page, "Fine tuning: patience (epochs)", 6)
+        page.get_by_role("combobox", name="A fold is judged by").click()
+        page.get_by_role("option", name="heads").click()
+        settled(page)
+        page.get_by_role("button", name="Start training").click()
+        chart = page.get_by_test_id("stVegaLiteChart").first
+        chart.wait_for(timeout=90_000)
+        run = runs.list_runs(home)[0]
+        seen = {chart.screenshot()}
+        deadline = time.monotonic() + 60
+        while len(seen) < 3 and time.monotonic() < deadline:
+            time.sleep(0.5)
+            seen.add(chart.screenshot())
+        assert run.state() == "running", "the curves should have been watched while it ran"
+        assert len(seen) >= 3, "the curves did not move"
+        page.reload()
+        page.get_by_test_id("stVegaLiteChart").first.wait_for(timeout=30_000)
+        assert f"run={run.id}" in page.url
+        expect(page.get_by_text("Complete. Every image has predictions")).to_be_visible(timeout=120_000)
+        no_traceback(page)
+
+        # Sanity check: red frames, said in words, before and after.
+        page.goto(f"{address}/sanity_check")
+        wrong = page.locator(".pn-card.pn-wrong")
+        wrong.first.wait_for(timeout=30_000)
+        assert wrong.first.evaluate("card => getComputedStyle(card).borderColor") == "rgb(216, 59, 71)"
+        expect(wrong.first).to_contain_text("✗")
+        expect(wrong.first).to_contain_text("CSV says")
+        after = page.locator(".pn-grid").inner_text()
+        page.get_by_role("radio", name="before training").click()
+        settled(page)
+        expect(page.locator(".pn-card").first).to_be_attached()
+        assert page.locator(".pn-grid").inner_text() != after
+        no_traceback(page)
+
+        # Predict on an uploaded picture.
+        page.goto(f"{address}/predict")
+        picture = next((home / "demo" / "data" / "test").glob("*.jpg"))
+        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(str(picture))
+        expect(page.get_by_role("button", name="Download as CSV")).to_be_visible(timeout=60_000)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download as CSV").click()
+        header, row = Path(download.value.path()).read_text().splitlines()
+        assert header == "image,desert,mountains,sea,sunset,trees"
+        assert row.startswith(f"{picture.name},")
+        no_traceback(page)
+
+        # Review: three decisions, one undone; what comes home differs in exactly the two cells.
+        page.goto(f"{address}/review")
+        decided = []
+        for _ in range(3):
+            asked = page.get_by_role("heading", name="in this picture?")
+            expect(asked).to_be_visible(timeout=30_000)
+            question = asked.inner_text()
+            page.get_by_role("button", name="Change to").click()
+            expect(asked.or_(page.get_by_text("Every suspect"))).to_be_visible()
+            page.wait_for_function("() => true")
+            settled(page)
+            time.sleep(0.5)
+            decided.append(question)
+        page.get_by_role("button", name="Undo the last decision").click()
+        settled(page)
+        time.sleep(0.5)
+        from panorama.reviews import ReviewStore
+
+        store = ReviewStore(home / "reviews.sqlite")
+        corrections = store.corrections(run.fingerprint)
+        assert len(store.log(run.fingerprint)) == 4, "three decisions and one undo, each a row"
+        assert len(corrections) == 2
+        changed = {}
+        for split in ("train", "test"):
+            original = home / "demo" / "data" / f"{split}_label.csv"
+            with page.expect_download() as download:
+                page.get_by_role("button", name=f"{split}_label.csv, corrected").click()
+            before, after_bytes = original.read_bytes(), Path(download.value.path()).read_bytes()
+            assert len(before) == len(after_bytes)
+            old, new = cells(before), cells(after_bytes)
+            changed |= {cell: int(new[cell]) for cell in old if old[cell] != new[cell]}
+            assert sum(a != b for a, b in zip(before, after_bytes, strict=True)) == sum(cell in old for cell in changed)
+        assert changed == corrections
+        no_traceback(page)
+        page.goto(f"{address}/report")
+        expect(page.get_by_text("2 cells changed, 0 looked at and kept.")).to_be_visible(timeout=30_000)
+        outside = [url for url in requests if not url.startswith((address, "data:", "blob:", "about:"))]
+        assert not outside, outside
+
+
+@pytest.mark.parametrize("page_name", ["start", "dataset", "train", "sanity_check", "predict", "review", "report"])
+def test_a_first_deep_link_on_a_fresh_server_shows_the_page_in_the_navigation(chromium: str, home: Path, page_name: str) -> None:
+    titles = {"start": "panorama", "dataset": "Dataset", "train": "Train", "sanity_check": "Sanity check", "predict": "Predict",
+              "review": "Review", "report": "Report"}  # fmt: skip
+    with server(home) as (address, _), browser(chromium) as opened:
+        page = opened.new_page()
+        page.goto(f"{address}/{'' if page_name == 'start' else page_name}")
+        expect(page.get_by_role("heading", name=titles[page_name], exact=True)).to_be_visible(timeout=30_000)
+        links = page.get_by_test_id("stSidebarNavLink")
+        expect(links).to_have_count(7, timeout=15_000)
+        assert [link.inner_text().strip() for link in links.all()] == ["Start", "Dataset", "Train", "Sanity check", "Review", "Predict", "Report"]
+        no_traceback(page)
