@@ -68,11 +68,12 @@ except PanoramaError as error:
 
 st.subheader(ui.text(source.name))
 st.caption(ui.text(source.root))
-first, second, third, fourth = st.columns(4)
-first.metric("Images", f"{len(data.images):,}")
-second.metric("Train / test", f"{len(data.indices('train')):,} / {len(data.indices('test')):,}")
-third.metric("Labels", f"{len(data.labels):,}")
-fourth.metric("Left out", f"{data.n_left_out:,}")
+ui.facts(
+    ("Images", f"{len(data.images):,}"),
+    ("Train / test", f"{len(data.indices('train')):,} / {len(data.indices('test')):,}"),
+    ("Labels", f"{len(data.labels):,}"),
+    ("Left out", f"{data.n_left_out:,}"),
+)
 
 for part in data.parts:
     layout, header = part.source.layout, part.sheet.table.header

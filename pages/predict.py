@@ -92,7 +92,7 @@ if read:
     writer.writerow(["image", *model.labels])
     writer.writerows([answer.name, *(f"{p:.6g}" for p in answer.probabilities.tolist())] for answer, _ in read)
     st.download_button(
-        "Download as CSV",
+        "Download predictions.csv",
         buffer.getvalue().encode("utf-8", "surrogateescape"),
         "predictions.csv",
         "text/csv",

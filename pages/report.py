@@ -1,6 +1,7 @@
 """What the run measured, on which images, and what people corrected."""
 
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -26,8 +27,9 @@ def figure(value: float | None) -> str:
 h = run.history()
 test = metrics["test"]
 best = metrics["best"]
+start = {"none": "random", "imagenet": "ImageNet"}.get(run.config.weights, Path(run.config.weights).name)
 st.write(
-    f"{ui.text(run.config.backbone)}, {ui.text(run.config.weights.rpartition('/')[2])} weights, seed {run.config.seed}, "
+    f"{ui.text(run.config.backbone)}, {ui.text(start)} weights, seed {run.config.seed}, "
     f"on {ui.text(run.source.name)}; best epoch: {best['epoch']} of {best['phase']}; "
     f"took {ui.duration((h.last_at or 0) - (h.started_at or 0))}."
 )
@@ -35,11 +37,12 @@ st.subheader("On the test split")
 st.caption(
     f"{test['images']:,} images that decided nothing about the model; a probability over {test['threshold']:g} counts as predicted."
 )
-columns = st.columns(4)
-columns[0].metric("Mean average precision", figure(test["macro"]["average_precision"]))
-columns[1].metric("F1 (macro)", figure(test["macro"]["f1"]))
-columns[2].metric("Subset accuracy", figure(test["subset_accuracy"]), help="Share of images with every label right.")
-columns[3].metric("Hamming loss", figure(test["hamming_loss"]), help="Share of wrong cells.")
+ui.facts(
+    ("Mean average precision", figure(test["macro"]["average_precision"])),
+    ("F1 (macro)", figure(test["macro"]["f1"])),
+    ("Subset accuracy", figure(test["subset_accuracy"]), "share of images with every label right"),
+    ("Hamming loss", figure(test["hamming_loss"]), "share of wrong cells"),
+)
 
 before = metrics["before_training"].get("test")
 rows = [
@@ -57,13 +60,15 @@ with right:
             {
                 "label": label, "positives": v["positives"], "predicted": v["predicted"], "average precision": figure(v["average_precision"]),
                 "F1": figure(v["f1"]), "precision": figure(v["precision"]), "recall": figure(v["recall"]),
-                "best threshold*": figure(metrics["thresholds_from_validation"].get(label)),
+                "threshold*": figure(metrics["thresholds_from_validation"].get(label)),
             }
             for label, v in test["labels"].items()
         ]
     )  # fmt: skip
     st.dataframe(table, hide_index=True, key="per-label")
-    st.caption("* highest F1 on the validation part; for your own use, nothing here is measured with it.")
+    st.caption(
+        "\\* The threshold with the highest F1 on the validation part, for your own use; nothing here is measured with it."
+    )
 
 st.subheader("The same on other images")
 parts = [

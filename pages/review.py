@@ -49,12 +49,12 @@ waiting = queue.waiting(
 changes = {cell: 1 - d.given for cell, d in standing.items() if d.verdict == "change"}
 kept = sum(d.verdict == "keep" for d in standing.values())
 skipped = sum(d.verdict == "skip" for d in standing.values())
-counts = st.columns(4)
-counts[0].metric("Decided", f"{len(changes) + kept:,}", help=f"{len(changes):,} changed, {kept:,} kept")
-counts[1].metric("To change", f"{len(changes):,}")
-counts[2].metric("Skipped", f"{skipped:,}")
 worth = int((queue.doubts[waiting] >= 0.1).sum())
-counts[3].metric("Left, with doubt over 0.1", f"{worth:,}", help=f"{len(waiting):,} cells in all are left with this filter")
+ui.facts(
+    ("Decided", f"{len(changes) + kept:,}", f"{len(changes):,} to change, {kept:,} kept"),
+    ("Skipped", f"{skipped:,}"),
+    ("Left to look at", f"{worth:,}", f"doubt over 0.1, of {len(waiting):,} cells"),
+)
 
 
 def decide(verdict: Verdict, cell: int) -> None:
@@ -94,15 +94,13 @@ if len(waiting):
         st.subheader(f"Is “{ui.text(name)}” in this picture?")
         given = bool(queue.given[cell])
         st.write(
-            f"The CSV says **{'yes' if given else 'no'}**; the model, without having seen it, **{queue.probabilities[cell]:.2f}**. "
-            f"Doubt **{queue.doubts[cell]:.2f}**: {'extra' if given else 'missing'}?"
+            f"The CSV says **{'yes' if given else 'no'}**. A model that never saw this picture gives it **{queue.probabilities[cell]:.2f}**. "
+            f"Doubt **{queue.doubts[cell]:.2f}** that the label is {'extra' if given else 'missing'}."
         )
         change = f"Change to {'no' if given else 'yes'}"
         # The keys name the cell: a late click on a button that is gone is dropped, never given to the next picture.
         columns = st.columns(3)
-        columns[0].button(
-            change, type="primary", key=f"change-{cell}", on_click=decide, args=("change", cell), shortcut="y", width="stretch"
-        )
+        columns[0].button(change, type="primary", key=f"change-{cell}", on_click=decide, args=("change", cell), width="stretch")
         columns[1].button(
             f"Keep {'yes' if given else 'no'}",
             key=f"keep-{cell}",
@@ -111,8 +109,8 @@ if len(waiting):
             shortcut="n",
             width="stretch",
         )
-        columns[2].button("Skip", key=f"skip-{cell}", on_click=decide, args=("skip", cell), shortcut="s", width="stretch")
-        st.button("Undo the last decision", key="undo", on_click=undo, shortcut="u", disabled=not standing)
+        columns[2].button("Skip", key=f"skip-{cell}", on_click=decide, args=("skip", cell), width="stretch")
+        st.button("Undo the last decision", key="undo", on_click=undo, disabled=not standing)
         rows = "".join(
             f'<tr class="{"pn-asked" if other == k else ""}"><td>{ui.esc(queue.labels[other])}</td><td>{"yes" if queue.targets[i, other] else "no"}</td>'
             f"<td>{ui.bar_html(float(queue.by_image[i, other]))}</td><td>{ui.esc(queue.verdict(standing, i, other))}</td></tr>"

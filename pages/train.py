@@ -174,20 +174,18 @@ def panel(shown: Run) -> None:
     if state in ("failed", "stopped", "interrupted") and st.button("Resume", type="primary", key="resume"):
         resume(shown)
     last, best = (h.epochs[-1] if h.epochs else None), h.best
-    columns = st.columns(5)
-    columns[0].metric("State", state)
-    columns[1].metric("Phase", last.phase if last else "—")
-    columns[2].metric(
-        "Best validation loss",
-        f"{best.validation_loss:.4f}" if best else "—",
-        help=f"{best.phase}, epoch {best.epoch}" if best else None,
+    ui.facts(
+        ("State", state),
+        ("Phase", last.phase if last else "—", f"epoch {last.epoch}" if last else ""),
+        (
+            "Best validation loss",
+            f"{best.validation_loss:.4f}" if best else "—",
+            f"{best.phase}, epoch {best.epoch}" if best else "",
+        ),
+        ("Early-stop counter", f"{last.without_improvement} of {last.patience}" if last else "—", "epochs without a lower loss"),
+        ("Images a second", f"{now.images_per_second:,.0f}" if now.images_per_second and state == "running" else "—"),
+        ("Time", ui.duration(now.seconds_so_far) if alive else ui.duration((h.last_at or 0) - (h.started_at or 0))),
     )
-    columns[3].metric(
-        "Early-stop counter",
-        f"{last.without_improvement} of {last.patience}" if last else "—",
-        help="Epochs in a row without a lower validation loss; the phase ends when it reaches the patience.",
-    )
-    columns[4].metric("Images a second", f"{now.images_per_second:,.0f}" if now.images_per_second and state == "running" else "—")
     if h.epochs:
         log_scale = st.session_state.get("log-scale", False)
         st.altair_chart(charts.loss_curves(h, log_scale=log_scale), key="loss-curves")

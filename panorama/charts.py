@@ -70,7 +70,7 @@ def loss_curves(history: History, *, log_scale: bool = False, height: int = 320)
     if n_adaptation and (table["phase"] == "fine tuning").any():
         edge = pd.DataFrame({"epoch": [n_adaptation + 0.5], "text": ["fine tuning ▸"]})
         layers.append(alt.Chart(edge).mark_rule(strokeDash=[2, 3], color="gray").encode(x="epoch:Q"))
-        layers.append(alt.Chart(edge).mark_text(align="left", dx=5, y=10, color="gray").encode(x="epoch:Q", text="text:N"))
+        layers.append(alt.Chart(edge).mark_text(align="left", dx=-4, y=-8, color="gray").encode(x="epoch:Q", text="text:N"))
     best = table[table["is_best"] & (table["part"] == "validation")].assign(text="★ best")
     if len(best):
         layers.append(alt.Chart(best).mark_point(shape="diamond", size=140, strokeWidth=2, color=BEST).encode(x=x, y=y))
@@ -191,7 +191,10 @@ def probability_bars(labels: Sequence[str], probabilities: Sequence[float], thre
     table["text"] = [f"{p:.2f}" + (" ✓" if p > threshold else "") for p in table["probability"]]
     y = alt.Y("label:N", title=None, sort=list(labels), axis=alt.Axis(labelLimit=200))
     x = alt.X(
-        "probability:Q", title="probability", scale=alt.Scale(domain=[0, 1.12]), axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1])
+        "probability:Q",
+        title="probability",
+        scale=alt.Scale(domain=[0, 1.12]),
+        axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f"),
     )
     colour = alt.Color(
         "predicted:N", legend=None, scale=alt.Scale(domain=["predicted", "not predicted"], range=[VALIDATION, "#9aa7ad"])

@@ -204,6 +204,16 @@ def grid(cards: Sequence[str], *, card_width: int = 210) -> None:
     st.html(f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>')
 
 
+def facts(*entries: tuple[str, object] | tuple[str, object, str]) -> None:
+    """Figures side by side, wrapping where there is no room: (label, value) or (label, value, a line below)."""
+    parts = [
+        f'<div class="pn-fact"><div class="pn-label">{esc(label)}</div><div class="pn-value">{esc(value)}</div>'
+        f'<div class="pn-note">{esc(note[0]) if note else ""}</div></div>'
+        for label, value, *note in entries
+    ]
+    st.html(f'<div class="pn-facts">{"".join(parts)}</div>')
+
+
 def pager(n_items: int, page_size: int, key: str) -> slice:
     """Which items to show; a page number above them when there is more than one page."""
     n_pages = max(1, -(-n_items // page_size))
@@ -247,7 +257,7 @@ def picture_bytes_html(data: bytes, side: int, alt: str) -> str:
         encoded = base64.b64encode(thumbnail_jpeg(data, side, alt)).decode()
     except PictureError as error:
         return f'<div class="pn-quiet">{esc(error)}</div>'
-    return f'<img class="pn-photo" src="data:image/jpeg;base64,{encoded}" alt="{esc(alt)}">'
+    return f'<img class="pn-photo pn-small" src="data:image/jpeg;base64,{encoded}" alt="{esc(alt)}">'
 
 
 _PASTE_HTML = '<div class="zone" tabindex="0" role="button">Click here, then paste a picture (Ctrl+V)</div>'

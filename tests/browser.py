@@ -60,9 +60,14 @@ def browser(chromium: str) -> Iterator[Browser]:
 def settled(page: Page) -> None:
     """Waits until the app has drawn the page and no script is running."""
     page.wait_for_selector('[data-testid="stMain"]', timeout=30_000)
-    page.wait_for_function("() => !document.querySelector('[data-testid=\"stApp\"]') || document.querySelector('[data-testid=\"stApp\"]').getAttribute('data-test-script-state') === 'notRunning'", timeout=60_000)
+    page.wait_for_function(
+        "() => !document.querySelector('[data-testid=\"stApp\"]') || document.querySelector('[data-testid=\"stApp\"]').getAttribute('data-test-script-state') === 'notRunning'",
+        timeout=60_000,
+    )
 
 
 def no_traceback(page: Page) -> None:
     """Fails when the page shows an exception."""
-    assert page.locator('[data-testid="stException"]').count() == 0, page.locator('[data-testid="stException"]').first.inner_text()
+    assert page.locator('[data-testid="stException"]').count() == 0, page.locator(
+        '[data-testid="stException"]'
+    ).first.inner_text()

@@ -34,7 +34,7 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         page.goto(address)
         page.get_by_role("button", name="Draw the demo and start").click()
         page.wait_for_url("**/dataset", timeout=120_000)
-        expect(page.get_by_text("scene_0000.jpg").first).to_be_attached(timeout=60_000)
+        expect(page.locator(".pn-card").first).to_be_attached(timeout=60_000)
         no_traceback(page)
 
         # Training: curves move while it runs, and a refresh in the middle finds it again.
@@ -78,11 +78,13 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
 
         # Predict on an uploaded picture.
         page.goto(f"{address}/predict")
+        expect(page.get_by_text("Drop pictures above")).to_be_visible(timeout=30_000)
+        settled(page)
         picture = next((home / "demo" / "data" / "test").glob("*.jpg"))
         page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(str(picture))
-        expect(page.get_by_role("button", name="Download as CSV")).to_be_visible(timeout=60_000)
+        expect(page.get_by_role("button", name="Download predictions.csv")).to_be_visible(timeout=60_000)
         with page.expect_download() as download:
-            page.get_by_role("button", name="Download as CSV").click()
+            page.get_by_role("button", name="Download predictions.csv").click()
         header, row = Path(download.value.path()).read_text().splitlines()
         assert header == "image,desert,mountains,sea,sunset,trees"
         assert row.startswith(f"{picture.name},")
@@ -138,5 +140,13 @@ def test_a_first_deep_link_on_a_fresh_server_shows_the_page_in_the_navigation(ch
         expect(page.get_by_role("heading", name=titles[page_name], exact=True)).to_be_visible(timeout=30_000)
         links = page.get_by_test_id("stSidebarNavLink")
         expect(links).to_have_count(7, timeout=15_000)
-        assert [link.inner_text().strip() for link in links.all()] == ["Start", "Dataset", "Train", "Sanity check", "Review", "Predict", "Report"]
+        assert [link.inner_text().strip() for link in links.all()] == [
+            "Start",
+            "Dataset",
+            "Train",
+            "Sanity check",
+            "Review",
+            "Predict",
+            "Report",
+        ]
         no_traceback(page)

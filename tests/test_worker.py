@@ -80,7 +80,9 @@ def test_the_test_split_is_measured_but_decides_nothing(seed_folder: Callable[..
     work(one.folder)
     original = (folder / "test_label.csv").read_text()
     head, *lines = original.splitlines()
-    (folder / "test_label.csv").write_text("\n".join([head, *(line[:-1] + ("0" if line[-1] == "1" else "1") for line in lines)]) + "\n")
+    (folder / "test_label.csv").write_text(
+        "\n".join([head, *(line[:-1] + ("0" if line[-1] == "1" else "1") for line in lines)]) + "\n"
+    )
     two = new_run(folder, home)
     work(two.folder)
     assert (one.folder / "model.safetensors").read_bytes() == (two.folder / "model.safetensors").read_bytes()
@@ -152,7 +154,9 @@ def test_a_second_training_in_the_workspace_is_refused_in_words(seed_folder: Cal
     first, second = new_run(folder, home), new_run(folder, home)
     with runs.worker_lock(first):
         assert runs.is_running(first)
-        process = subprocess.run([sys.executable, "-m", "panorama.worker", str(second.folder)], cwd=ROOT, capture_output=True, text=True)
+        process = subprocess.run(
+            [sys.executable, "-m", "panorama.worker", str(second.folder)], cwd=ROOT, capture_output=True, text=True
+        )
         assert process.returncode == 1
         assert "already running" in process.stderr
         assert first.id in process.stderr
@@ -173,7 +177,9 @@ def test_stop_and_resume_from_the_command_line(seed_folder: Callable[..., Path],
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_in_words(seed_folder: Callable[..., Path], home: Path) -> None:
-    run = new_run(seed_folder(), home, learning_rate_adaptation=10.0, learning_rate_finetuning=10.0, epochs_finetuning=8, weight_decay=1e30)
+    run = new_run(
+        seed_folder(), home, learning_rate_adaptation=10.0, learning_rate_finetuning=10.0, epochs_finetuning=8, weight_decay=1e30
+    )
     assert work(run.folder) == "failed"
     assert "not a finite number" in run.history().message
     assert "learning rate" in run.history().message
@@ -191,11 +197,21 @@ def test_a_picture_that_vanishes_ends_the_run_with_its_name(seed_folder: Callabl
 
 def test_after_training_the_model_is_better_than_before(seed_folder: Callable[..., Path], home: Path) -> None:
     """The labels are visible colours: a model that learns nothing stays near the share of positives."""
-    run = new_run(seed_folder(160, 40), home, epochs_adaptation=10, epochs_finetuning=12, learning_rate_finetuning=1e-3, patience_finetuning=12)
+    run = new_run(
+        seed_folder(160, 40),
+        home,
+        epochs_adaptation=10,
+        epochs_finetuning=12,
+        learning_rate_finetuning=1e-3,
+        patience_finetuning=12,
+    )
     assert work(run.folder) == "complete"
     metrics = run.metrics()
     assert metrics is not None
-    after, before = metrics["test"]["macro"]["average_precision"], metrics["before_training"]["test"]["macro"]["average_precision"]
+    after, before = (
+        metrics["test"]["macro"]["average_precision"],
+        metrics["before_training"]["test"]["macro"]["average_precision"],
+    )
     assert after > 0.9
     assert after > before + 0.15
 
