@@ -1,0 +1,29 @@
+"""panorama: train a multi-label image classifier, find the labels that are wrong, take home a corrected CSV.
+
+The map, from the ground up (a module imports only what stands above it; tests/test_architecture.py holds the rules):
+
+    core      errors, csvscan, labels, config, events, metrics, suspects, split, charts
+    pictures  images; terrain, scenery, demo (drawn pictures)
+    torch     preprocessing, hardware, model, features, training, crossval, checkpoint, prediction
+    storage   archives, pictures, finding, datasets, runs, reviews, reviewing, workspace
+    shell     worker, launch, terminal, ui, __main__
+
+The names below are the ones meant for other programs; importing them does not import torch.
+"""
+
+from panorama.config import TrainConfig
+from panorama.datasets import DataSet, corrected_csvs, load, write_corrected
+from panorama.errors import PanoramaError
+from panorama.events import History, history, progress
+from panorama.finding import Source, find_source
+from panorama.images import open_rgb
+from panorama.labels import corrected, parse_csv, read_labels
+from panorama.reviews import Decision, ReviewStore
+from panorama.runs import Run, create, list_runs
+from panorama.suspects import doubts, rank
+
+__all__ = [
+    "DataSet", "Decision", "History", "PanoramaError", "ReviewStore", "Run", "Source", "TrainConfig", "corrected",
+    "corrected_csvs", "create", "doubts", "find_source", "history", "list_runs", "load", "open_rgb", "parse_csv", "progress",
+    "rank", "read_labels", "write_corrected",
+]  # fmt: skip

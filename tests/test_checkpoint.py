@@ -1,0 +1,102 @@
+"""Models and checkpoints on disk: what comes back is what was saved, and what was tampered with is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from panorama.checkpoint import CheckpointError, ModelCard, load_checkpoint, load_model, save_checkpoint, save_model
+from panorama.model import build
+from panorama.training import TrainingState
+
+CARD = ModelCard("mobilenet_v2", ("sea", "trees"), 64, 0.5, "random")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_model(tmp_path, build("mobilenet_v2", 2, seed=3).state_dict(), CARD)
+    return tmp_path
+
+
+def test_a_saved_model_predicts_the_same(saved: Path) -> None:
+    model, card = load_model(saved)
+    expected = build("mobilenet_v2", 2, seed=3).eval()
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.allclose(model(x), expected(x), atol=1e-5)
+    assert (card.labels, card.image_size, card.backbone) == (("sea", "trees"), 64, "mobilenet_v2")
+
+
+def test_a_tampered_weights_file_is_refused_naming_expected_and_found(saved: Path) -> None:
+    data = bytearray((saved / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (saved / "model.safetensors").write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: changed or damaged: expected sha256 .*found"):
+        load_model(saved)
+
+
+def test_labels_that_do_not_fit_the_weights_are_refused(saved: Path) -> None:
+    values = json.loads((saved / "model.json").read_text())
+    (saved / "model.json").write_text(json.dumps({**values, "labels": ["sea", "trees", "sunset"]}))
+    with pytest.raises(CheckpointError, match=r"expected shape \(3.*found \(2"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 1}', "not json"])
+def test_a_model_card_that_is_none_is_refused_in_words(saved: Path, content: str) -> None:
+    (saved / "model.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"model\.json"):
+        load_model(saved)
+
+
+def test_a_card_of_another_version_is_refused(saved: Path) -> None:
+    values = json.loads((saved / "model.json").read_text())
+    (saved / "model.json").write_text(json.dumps({**values, "preprocessing": 99}))
+    with pytest.raises(CheckpointError, match="another version"):
+        load_model(saved)
+
+
+def test_a_checkpoint_brings_back_model_optimizer_and_counters(tmp_path: Path) -> None:
+    model = build("mobilenet_v2", 2, seed=0)
+    state = TrainingState("fine tuning", 3, 1, 0.25, "fine tuning", 2)
+    state.optimizer = torch.optim.AdamW(model.head.parameters(), lr=1e-3)
+    model.head(torch.rand(4, 1280)).sum().backward()
+    state.optimizer.step()
+    save_checkpoint(tmp_path, model, state)
+
+    again = build("mobilenet_v2", 2, seed=9)
+    found = load_checkpoint(tmp_path, again)
+    assert found is not None
+    back, problem = found
+    assert problem is None
+    assert (back.phase, back.epoch, back.without_improvement, back.best_loss, back.best_epoch) == ("fine tuning", 3, 1, 0.25, 2)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert back.optimizer_state is not None
+    expected = state.optimizer.state_dict()["state"]
+    assert all(torch.equal(expected[i][name], back.optimizer_state[i][name]) for i in expected for name in expected[i])
+
+
+def test_a_folder_without_a_checkpoint_starts_from_nothing(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path, build("mobilenet_v2", 2, seed=0)) is None
+
+
+def test_checkpoints_that_are_all_damaged_are_refused_in_words(tmp_path: Path) -> None:
+    model = build("mobilenet_v2", 2, seed=0)
+    save_checkpoint(tmp_path, model, TrainingState())
+    save_checkpoint(tmp_path, model, TrainingState())
+    for file in tmp_path.glob("checkpoint*"):
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="no checkpoint of this run is whole"):
+        load_checkpoint(tmp_path, model)
+
+
+def test_weights_changed_inside_a_valid_file_are_noticed(tmp_path: Path) -> None:
+    """The digest covers the tensors: a file rewritten by another program with other numbers does not pass as ours."""
+    model = build("mobilenet_v2", 2, seed=0)
+    save_checkpoint(tmp_path, model, TrainingState())
+    tensors = load_file(tmp_path / "checkpoint.safetensors")
+    tensors["model.head.bias"] += 1
+    save_file(tensors, tmp_path / "checkpoint.safetensors", metadata={"state": "{}", "digest": "0"})
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path, model)

@@ -1,0 +1,72 @@
+"""Metrics against scikit-learn, and what cannot be measured against the words for it."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from panorama import metrics
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=1, max_size=60))
+def test_average_precision_is_scikit_learns_also_with_ties(rows: list[tuple[int, int]]) -> None:
+    target = np.array([row[0] for row in rows], np.int8)
+    probability = np.array([row[1] / 20 for row in rows])
+    ours = metrics.average_precision(target, probability)
+    if not target.any():
+        assert ours is None
+    else:
+        assert ours == pytest.approx(reference.average_precision_score(target, probability))
+
+
+def test_average_precision_of_a_hand_made_ranking() -> None:
+    # yes, no, yes: precision 1 at recall 1/2, 2/3 at recall 1.
+    assert metrics.average_precision(np.array([1, 0, 1], np.int8), np.array([0.9, 0.8, 0.7])) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_measure_agrees_with_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, (200, 4)).astype(np.int8)
+    probabilities = np.clip(targets * 0.3 + rng.random((200, 4)) * 0.7, 0, 1)
+    predicted = probabilities > 0.5
+    found = metrics.measure(list("abcd"), targets, probabilities)
+    assert found["macro"]["average_precision"] == pytest.approx(
+        reference.average_precision_score(targets, probabilities, average="macro")
+    )
+    assert found["macro"]["f1"] == pytest.approx(reference.f1_score(targets, predicted, average="macro"))
+    assert found["macro"]["precision"] == pytest.approx(reference.precision_score(targets, predicted, average="macro"))
+    assert found["macro"]["recall"] == pytest.approx(reference.recall_score(targets, predicted, average="macro"))
+    assert found["subset_accuracy"] == pytest.approx(reference.accuracy_score(targets, predicted))
+    assert found["hamming_loss"] == pytest.approx(reference.hamming_loss(targets, predicted))
+    assert metrics.binary_cross_entropy(targets, probabilities) == pytest.approx(
+        np.mean([reference.log_loss(targets[:, k], probabilities[:, k]) for k in range(4)]), rel=1e-5
+    )
+
+
+def test_what_cannot_be_measured_is_none_and_not_averaged() -> None:
+    targets = np.array([[1, 0], [0, 0]], np.int8)
+    found = metrics.measure(["sea", "never"], targets, np.array([[0.9, 0.1], [0.2, 0.3]]))
+    assert found["labels"]["never"]["average_precision"] is None
+    assert found["labels"]["never"]["f1"] is None
+    assert found["labels"]["never"]["precision"] is None
+    assert found["macro"]["average_precision"] == 1.0
+    json.dumps(found, allow_nan=False)
+    json.dumps(metrics.measure(["sea"], np.zeros((0, 1), np.int8), np.zeros((0, 1))), allow_nan=False)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 20)), min_size=1, max_size=40))
+def test_no_other_threshold_has_a_higher_f1(rows: list[tuple[int, int]]) -> None:
+    target = np.array([row[0] for row in rows], np.int8)
+    probability = np.array([row[1] / 20 for row in rows])
+    best = metrics.best_threshold(target, probability)
+    if best is None:
+        assert not target.any()
+        return
+
+    def f1(threshold: float) -> float:
+        return float(reference.f1_score(target, probability > threshold, zero_division=0))
+
+    assert f1(best) >= max(f1(threshold) for threshold in [-1.0, *probability]) - 1e-9

@@ -1,0 +1,147 @@
+"""Backbones through one code path, what trains in which phase, and weights that are refused in words."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from panorama.errors import PanoramaError
+from panorama.model import backbones, batchnorms, blocks, build, calibrate_batchnorm, load_pretrained, prepare_phase
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("mobilenet_v2", 1280), ("vgg16", 4096), ("resnet50", 2048), ("efficientnet_b0", 1280)]
+)
+def test_each_backbone_gives_one_logit_a_label_and_trains(name: str, width: int) -> None:
+    model = build(name, 3, seed=0)
+    assert model.head.in_features == width
+    x, y = torch.rand(2, 3, 64, 64), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    prepare_phase(model, "fine tuning", unfreeze=1, pretrained=True)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in trainable]
+    optimizer = torch.optim.SGD(trainable, lr=0.1)
+    logits = model(x)
+    assert logits.shape == (2, 3)
+    nn.functional.binary_cross_entropy_with_logits(logits, y).backward()
+    optimizer.step()
+    assert any(not torch.equal(old, new) for old, new in zip(before, trainable, strict=True))
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_chance_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    one, two, other = build("mobilenet_v2", 2, seed=1), build("mobilenet_v2", 2, seed=1), build("mobilenet_v2", 2, seed=2)
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not torch.equal(one.head.weight, other.head.weight)
+
+
+def test_a_backbone_that_does_not_exist_is_refused_with_near_names() -> None:
+    with pytest.raises(PanoramaError, match="mobilenet_v2"):
+        build("mobilenet_v9", 2, seed=0)
+    with pytest.raises(PanoramaError, match="resnet50"):
+        build("no such thing", 2, seed=0)
+    assert {"mobilenet_v2", "vgg16", "resnet50", "efficientnet_b0"} <= set(backbones())
+
+
+def statistics(model: nn.Module) -> list[torch.Tensor]:
+    return [norm.running_mean.clone() for norm in batchnorms(model)]  # type: ignore[union-attr, operator]
+
+
+@pytest.mark.parametrize("phase", ["adaptation", "fine tuning"])
+def test_batchnorm_statistics_of_pretrained_weights_never_move(phase: str) -> None:
+    model = build("mobilenet_v2", 2, seed=0)
+    prepare_phase(model, phase, unfreeze="all", pretrained=True)  # type: ignore[arg-type]
+    before = statistics(model)
+    model(torch.rand(4, 3, 32, 32))
+    assert all(torch.equal(a, b) for a, b in zip(before, statistics(model), strict=True))
+
+
+def test_the_negative_control_without_pretraining_the_statistics_do_move() -> None:
+    model = build("mobilenet_v2", 2, seed=0)
+    prepare_phase(model, "fine tuning", unfreeze="all", pretrained=False)
+    before = statistics(model)
+    model(torch.rand(4, 3, 32, 32))
+    assert not all(torch.equal(a, b) for a, b in zip(before, statistics(model), strict=True))
+
+
+def test_adaptation_trains_the_head_alone_and_fine_tuning_the_last_blocks() -> None:
+    model = build("mobilenet_v2", 2, seed=0)
+    prepare_phase(model, "adaptation", unfreeze="all", pretrained=True)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
+    prepare_phase(model, "fine tuning", unfreeze=2, pretrained=True)
+    named = {name.split(".")[2] for name, p in model.named_parameters() if p.requires_grad and name.startswith("extractor")}
+    assert named == {"17", "18"}, "the last two blocks of MobileNetV2's features"
+    assert model.extractor.features[18].training
+    assert not model.extractor.features[16].training
+    prepare_phase(model, "fine tuning", unfreeze="all", pretrained=True)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_blocks_are_counted_as_the_architectures_are_drawn() -> None:
+    assert len(blocks(build("mobilenet_v2", 2, seed=0).extractor)) == 19
+    assert len(blocks(build("resnet50", 2, seed=0).extractor)) == 6  # conv1, bn1, layer1 ... layer4
+
+
+def test_calibration_gives_batchnorm_the_mean_of_the_data() -> None:
+    model = build("mobilenet_v2", 2, seed=0)
+    x = torch.rand(32, 3, 32, 32) * 5 + 3
+    calibrate_batchnorm(model, [x])
+    stem = model.extractor.features[0]
+    expected = stem[0](x).mean((0, 2, 3))
+    assert torch.allclose(stem[1].running_mean, expected, atol=1e-4)
+
+
+def test_a_torchvision_state_dict_gives_torchvisions_features(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    reference = torchvision.models.mobilenet_v2(weights=None).eval()
+    torch.save(reference.state_dict(), tmp_path / "weights.pth")
+    save_file(reference.state_dict(), tmp_path / "weights.safetensors")
+    x = torch.rand(2, 3, 64, 64)
+    expected = reference.features(x).mean((2, 3))
+    for name in ("weights.pth", "weights.safetensors"):
+        model = build("mobilenet_v2", 3, seed=0).eval()
+        load_pretrained(model, "mobilenet_v2", str(tmp_path / name))
+        assert torch.allclose(model.extractor(x), expected, atol=1e-5)
+
+
+def test_weights_of_another_backbone_are_refused_naming_what_does_not_fit(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet.pth")
+    with pytest.raises(PanoramaError, match="not weights of mobilenet_v2"):
+        load_pretrained(build("mobilenet_v2", 2, seed=0), "mobilenet_v2", str(tmp_path / "resnet.pth"))
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    import os
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(PanoramaError, match="state dict"):
+        load_pretrained(build("mobilenet_v2", 2, seed=0), "mobilenet_v2", str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04"])
+def test_files_that_are_no_weights_are_refused_in_words(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(PanoramaError, match=r"weights\.pth: not a state dict"):
+        load_pretrained(build("mobilenet_v2", 2, seed=0), "mobilenet_v2", str(tmp_path / "weights.pth"))
+
+
+def test_when_the_download_is_impossible_the_other_choices_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("torch.hub.urlopen", unreachable)
+    with pytest.raises(PanoramaError, match=r"--weights PATH .* --weights none"):
+        load_pretrained(build("mobilenet_v2", 2, seed=0), "mobilenet_v2", "imagenet")
