@@ -197,6 +197,11 @@ def _train(options: argparse.Namespace) -> int:
         if not path.is_file():
             raise PanoramaError(f"{config.weights}: there is no such weights file. Give a state dict, imagenet or none.")
         config = dataclasses.replace(config, weights=str(path))
+    if options.out is not None:
+        runs.refuse_used_folder(options.out)
+    from panorama.model import refuse_unknown
+
+    refuse_unknown(config.backbone)
     data = _load(options, config.seed, config.test_share)
     for problem in data.problems:
         if problem.severity != "note":

@@ -94,7 +94,7 @@ def trained_judge(
             return _heads(np.zeros((0, 1), np.float32), targets[training], np.zeros((len(held_out), 1), np.float32))
         model = make_model()
         features = extract(model, pixels, training, image_size=config.image_size, dtype=dtype)
-        data = TrainingData(pixels, targets, learn, watch, [features[part == 0]], features[part == 1])
+        data = TrainingData(pixels, targets, learn, watch, features[part == 0], features[part == 1])
         for _ in train(model, data, config, dtype=dtype, pretrained=config.weights != "none"):
             on_event()
         return torch.sigmoid(predict_logits(model, pixels, held_out, config.image_size, dtype)).numpy()

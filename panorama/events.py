@@ -24,6 +24,7 @@ class RunStarted:
     labels: int
     device: str
     precision: str
+    trained_folds: int = 0  # how many trainings the out-of-fold probabilities take; 0 where heads on features do
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class StageAdvanced:
+    """How much of a stage is done."""
+
     at: float
     stage: str
     done: int
@@ -54,6 +57,8 @@ class StageAdvanced:
 
 @dataclass(frozen=True)
 class StageEnded:
+    """A stage is done, after so many seconds."""
+
     at: float
     stage: str
     seconds: float
@@ -61,6 +66,8 @@ class StageEnded:
 
 @dataclass(frozen=True)
 class PhaseStarted:
+    """A phase begins; trainable_parameters counts single numbers."""
+
     at: float
     phase: PhaseName
     max_epochs: int
@@ -268,16 +275,21 @@ def progress(events: Sequence[Event] | History, now: float) -> Progress:
         expected = len(finetuning)
     running = next((b for b in reversed(h.batches) if b.phase == "fine tuning"), None)
     within = running.batch / running.batches if running and running.epoch > len(finetuning) else 0.0
-    # Before fine tuning: reading and features (about two passes of everything); after it: predictions and folds (one and a half).
-    before, after = 2.0 * n_all, 1.5 * n_all
+    # Before fine tuning: reading and features, about two passes of everything. After it: one pass of predictions, then the folds.
+    before, folds = 2.0 * n_all, max(0.5 * n_all, h.started.trained_folds * expected * total_epoch_work)
     done_before = before if phase or "adaptation" in ended else _stage_share(h) * before
     done_finetuning = (len(finetuning) + within) * total_epoch_work
-    done_after = _stage_share(h) * after if "fine tuning" in ended else 0.0
-    total = before + expected * total_epoch_work + after
+    in_folds = h.stage_started is not None and h.stage_started.unit == "folds"
+    done_after = 0.0
+    if "fine tuning" in ended:
+        done_after = n_all + _stage_share(h) * folds if in_folds else _stage_share(h) * n_all
+    total = before + expected * total_epoch_work + n_all + folds
     fraction = min(0.99, (done_before + done_finetuning + done_after) / total)
     rate = _images_per_second(h, now)
     speed = _work_per_second(h, finetuning, running, total_epoch_work, rate)
     left = None if not speed else (1 - fraction) * total / speed
+    if in_folds and h.stage and h.stage_started and h.stage.done:
+        left = (h.stage.at - h.stage_started.at) * (h.stage.total - h.stage.done) / h.stage.done
     return Progress(fraction, _doing(h, finetuning, running), rate, left, so_far)
 
 

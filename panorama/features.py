@@ -74,21 +74,14 @@ def extract(
     *,
     image_size: int,
     dtype: torch.dtype,
-    augmented_with_seed: int | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Features:
-    """(len(indices), width) features in eval mode, of the plain pictures or of one random view of each."""
+    """(len(indices), width) features in eval mode, of the plain pictures."""
     where = next(model.parameters()).device
     model.eval()
-    generator = torch.Generator()
     parts: list[Tensor] = []
     for start in range(0, len(indices), BATCH):
-        chosen = pixels.batch(indices[start : start + BATCH])
-        if augmented_with_seed is None:
-            x = preprocessing.for_evaluation(chosen, image_size)
-        else:
-            generator.manual_seed(augmented_with_seed * 1_000_003 + start)
-            x = preprocessing.for_training(chosen, image_size, generator)
+        x = preprocessing.for_evaluation(pixels.batch(indices[start : start + BATCH]), image_size)
         with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
             parts.append(model.extractor(x.to(where)).float().flatten(1).cpu())
         on_progress(min(start + BATCH, len(indices)), len(indices))

@@ -10,6 +10,7 @@ adaptation (`calibrate_batchnorm`), and in fine tuning they are the mean over th
 batches is not validated with those of weights long gone.
 """
 
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from panorama.config import PhaseName
 from panorama.errors import PanoramaError
 
+_DOWNLOAD_TIMEOUT_SECONDS = 20.0
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Two outputs in train mode, fixed 299-pixel input: not this code path.
 _LEFT_OUT = frozenset({"googlenet", "inception_v3"})
@@ -48,18 +50,23 @@ def backbones() -> list[str]:
 
 def build(backbone: str, n_labels: int, *, seed: int) -> Classifier:
     """A classifier with random weights drawn from `seed`. Raises PanoramaError for a name torchvision does not have."""
-    if backbone not in backbones():
-        close = [name for name in backbones() if name.split("_")[0] == backbone.replace("-", "").split("_")[0].lower()]
-        hint = f" Did you mean {', '.join(close[:5])}?" if close else ""
-        raise PanoramaError(
-            f"There is no backbone {backbone!r}.{hint} For example: mobilenet_v2, vgg16, resnet50, efficientnet_b0."
-        )
+    refuse_unknown(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         extractor = torchvision.models.get_model(backbone, weights=None)
         name, last = _last_linear(extractor)
         _replace(extractor, name, nn.Identity())
         return Classifier(extractor, last.in_features, n_labels)
+
+
+def refuse_unknown(backbone: str) -> None:
+    """Raises PanoramaError, with near names, for a backbone that `build` does not take."""
+    if backbone not in backbones():
+        close = [name for name in backbones() if name.split("_")[0] == backbone.replace("-", "").split("_")[0].lower()]
+        hint = f" Did you mean {', '.join(close[:5])}?" if close else ""
+        raise PanoramaError(
+            f"There is no backbone {backbone!r}.{hint} For example: mobilenet_v2, vgg16, resnet50, efficientnet_b0."
+        )
 
 
 def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
@@ -90,6 +97,8 @@ def load_pretrained(model: Classifier, backbone: str, weights: str) -> str:
 
 def _imagenet_state(backbone: str) -> dict[str, Tensor]:
     entry = torchvision.models.get_model_weights(backbone).DEFAULT
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)  # torch.hub has none: a silent network would hang the run
     try:
         state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
     except RuntimeError as error:  # torch.hub's word for a wrong hash
@@ -101,6 +110,8 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
             f"The ImageNet weights of {backbone} could not be downloaded ({error}). Go on without a network: "
             "--weights PATH with a state dict you have, or --weights none to train from random weights (slower, less accurate)."
         ) from error
+    finally:
+        socket.setdefaulttimeout(before)
     return state
 
 

@@ -47,8 +47,7 @@ def create(data: DataSet, config: TrainConfig, home: Path, *, folder: Path | Non
     if folder is None:
         folder = home / "runs" / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = folder.expanduser().resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PanoramaError(f"{folder}: already there and not empty. Give a new folder for the run.")
+    refuse_used_folder(folder)
     (folder / "labels").mkdir(parents=True)
     for part in data.parts:
         (folder / "labels" / Path(part.source.file).name).write_bytes(part.sheet.table.data)
@@ -59,6 +58,13 @@ def create(data: DataSet, config: TrainConfig, home: Path, *, folder: Path | Non
     temporary.write_text(json.dumps(values, indent=2))
     temporary.replace(folder / "config.json")
     return Run(folder)
+
+
+def refuse_used_folder(folder: Path) -> None:
+    """Raises PanoramaError when `folder` is there and not an empty folder: a run never mixes with other files."""
+    folder = folder.expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PanoramaError(f"{folder}: already there and not empty. Give a new folder for the run.")
 
 
 def list_runs(home: Path) -> list["Run"]:

@@ -32,15 +32,14 @@ from panorama.model import Classifier, prepare_phase
 class TrainingData:
     """What `train` sees. Indices point into `pixels` and `targets`; the test split is not among them.
 
-    views: features of the training images, (n_train, width) each: the plain picture or augmented views, used in turn by the
-    epochs of adaptation. validation_features: (n_validation, width).
+    features: of the training images in plain view, (n_train, width), for adaptation. validation_features: (n_validation, width).
     """
 
     pixels: Pixels
     targets: npt.NDArray[np.int8]
     train: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
-    views: list[Features]
+    features: Features
     validation_features: Features
 
 
@@ -154,10 +153,10 @@ def _batches(data: TrainingData, config: TrainConfig, phase: PhaseName, epoch: i
     order = np.random.default_rng(seed).permutation(len(data.train))
     generator = torch.Generator().manual_seed(seed)
     targets = torch.from_numpy(data.targets[data.train].astype(np.float32))
-    view = torch.from_numpy(data.views[(epoch - 1) % len(data.views)])
+    features = torch.from_numpy(data.features)
     for chosen in np.split(order, _cuts(len(order), config.batch_size)):
         if phase == "adaptation":
-            x = view[chosen]
+            x = features[chosen]
         else:
             pixels = data.pixels.batch(data.train[chosen])
             x = (

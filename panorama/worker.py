@@ -141,7 +141,9 @@ def _work(job: Run, log: _Log) -> None:
     where = hardware.device()
     dtype = _precision(earlier.started.precision if earlier.started else None, config, where, cache)
     counts = {split: int((splits == split).sum()) for split in ("train", "validation", "test")}
-    log.append(RunStarted(time.time(), counts, len(data.labels), hardware.describe(where), str(dtype).removeprefix("torch.")))
+    trainings = config.folds * config.fold_repeats if config.trains_folds else 0
+    precision = str(dtype).removeprefix("torch.")
+    log.append(RunStarted(time.time(), counts, len(data.labels), hardware.describe(where), precision, trainings))
     if data.n_left_out:
         log.append(Note(time.time(), f"{data.n_left_out:,} images were left out; the dataset page says why."))
 
@@ -164,7 +166,7 @@ def _work(job: Run, log: _Log) -> None:
         with torch.no_grad():
             logits = model.head(torch.from_numpy(features).to(where)).float().cpu()
         _write_probabilities(job.folder / "before.csv", data, splits, torch.sigmoid(logits).numpy())
-    training_data = TrainingData(pixels, data.targets, train_at, validation_at, [features[train_at]], features[validation_at])
+    training_data = TrainingData(pixels, data.targets, train_at, validation_at, features[train_at], features[validation_at])
     for event in train(model, training_data, config, dtype=dtype, pretrained=config.weights != "none", state=state):
         if isinstance(event, BatchEnded):
             log.append_batch(event)

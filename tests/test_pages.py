@@ -1,0 +1,103 @@
+"""Every page without a browser: empty, with data, and with strings that try to be markup."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, ROOT, patch_picture
+from streamlit.testing.v1 import AppTest
+
+from panorama import runs
+from panorama.config import TrainConfig
+from panorama.datasets import load
+from panorama.finding import find_source, with_layouts
+from panorama.runs import Run
+from panorama.worker import run as work
+from panorama.workspace import remember
+
+PAGES = ["start", "dataset", "train", "sanity_check", "predict", "review", "report"]
+NAUGHTY = "![x](http://127.0.0.1:9/pixel.png) <img src=x onerror=alert(1)> **bold** :smile: $x$"
+
+
+def open_page(name: str) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    if name != "start":
+        app.switch_page(f"pages/{name}.py").run()
+    return app
+
+
+def sound(app: AppTest) -> None:
+    assert not app.exception, [exception.value for exception in app.exception]
+
+
+def words(app: AppTest) -> str:
+    elements = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.success, *app.title, *app.subheader]
+    return "\n".join(str(element.value) for element in elements) + "\n".join(element.proto.body for element in app.get("html"))
+
+
+@pytest.fixture
+def finished(seed_folder: Callable[..., Path], home: Path) -> Run:
+    """A workspace with a data set and a complete run on it."""
+    source = with_layouts(find_source(seed_folder()))
+    remember(home, source)
+    run = runs.create(load(source, home), TrainConfig(**{**QUICK, "fold_models": "heads"}), home)
+    assert work(run.folder) == "complete"
+    return run
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_an_empty_workspace_says_what_to_do_next(name: str) -> None:
+    app = open_page(name)
+    sound(app)
+    assert any(word in words(app).lower() for word in ("first", "choose", "demo"))
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.usefixtures("finished")
+def test_a_complete_run_is_shown_without_an_exception(name: str) -> None:
+    app = open_page(name)
+    sound(app)
+    assert "nan" not in words(app).lower().split()
+
+
+def test_review_stores_each_decision_and_takes_it_back(finished: Run, home: Path) -> None:
+    from panorama.reviews import ReviewStore
+
+    app = open_page("review")
+    for label in ("Keep", "Change", "Skip"):
+        button = next(button for button in app.button if button.label.startswith(label))
+        button.click().run()
+        sound(app)
+    log = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)
+    assert [row.verdict for row in log] == ["keep", "change", "skip"]
+    assert len({(row.image, row.label) for row in log}) == 3, "each on the cell that was shown"
+    next(button for button in app.button if button.label.startswith("Undo")).click().run()
+    assert [row.verdict for row in ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)][-1] == "undo"
+    assert len(ReviewStore(home / "reviews.sqlite").current(finished.fingerprint)) == 2
+
+
+def test_labels_and_names_that_look_like_markup_are_shown_literally(home: Path, tmp_path: Path) -> None:
+    root = tmp_path / "naughty"
+    (root / "train").mkdir(parents=True)
+    (root / "test").mkdir()
+    for split, count in (("train", 12), ("test", 6)):
+        lines = [f'file,"{NAUGHTY}",image']
+        for i in range(count):
+            name = f"<b>{split}{i}*_`.png"
+            patch_picture(["red"] if i % 2 else [], i + 50 * count).save(root / split / name)
+            lines.append(f"{name},{i % 2},{int(i % 3 == 0)}")
+        (root / f"{split}_label.csv").write_text("\n".join(lines))
+    source = with_layouts(find_source(root))
+    remember(home, source)
+    run = runs.create(load(source, home), TrainConfig(**{**QUICK, "fold_models": "heads"}), home)
+    assert work(run.folder) == "complete"
+    for name in PAGES:
+        app = open_page(name)
+        sound(app)
+        for element in [*app.markdown, *app.caption, *app.warning, *app.info, *app.subheader]:
+            assert "![x](" not in str(element.value), (name, element.value)
+            assert "<b>train" not in str(element.value).replace("\\<", "")
+        for element in app.get("html"):
+            assert "<img src=x" not in element.proto.body
+            assert "<b>train" not in element.proto.body
