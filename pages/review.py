@@ -86,7 +86,7 @@ if len(waiting):
     cell = int(waiting[0])
     i, k = int(queue.image_of[cell]), int(queue.label_of[cell])
     image, name = queue.images[i], queue.labels[k]
-    picture, panel = st.columns([3, 2])
+    picture, panel = st.container(key="workbench").columns([3, 2])
     with picture:
         st.html(ui.picture_html(run.picture_path(queue.paths[i]), 1400, image, "pn-photo"))
         st.caption(ui.text(f"{image} · {queue.splits[i]}"))
@@ -99,17 +99,10 @@ if len(waiting):
         )
         change = f"Change to {'no' if given else 'yes'}"
         # The keys name the cell: a late click on a button that is gone is dropped, never given to the next picture.
-        columns = st.columns(3)
-        columns[0].button(change, type="primary", key=f"change-{cell}", on_click=decide, args=("change", cell), width="stretch")
-        columns[1].button(
-            f"Keep {'yes' if given else 'no'}",
-            key=f"keep-{cell}",
-            on_click=decide,
-            args=("keep", cell),
-            shortcut="n",
-            width="stretch",
-        )
-        columns[2].button("Skip", key=f"skip-{cell}", on_click=decide, args=("skip", cell), width="stretch")
+        buttons = st.container(horizontal=True)
+        buttons.button(change, type="primary", key=f"change-{cell}", on_click=decide, args=("change", cell))
+        buttons.button(f"Keep {'yes' if given else 'no'}", key=f"keep-{cell}", on_click=decide, args=("keep", cell))
+        buttons.button("Skip", key=f"skip-{cell}", on_click=decide, args=("skip", cell))
         st.button("Undo the last decision", key="undo", on_click=undo, disabled=not standing)
         rows = "".join(
             f'<tr class="{"pn-asked" if other == k else ""}"><td>{ui.esc(queue.labels[other])}</td><td>{"yes" if queue.targets[i, other] else "no"}</td>'

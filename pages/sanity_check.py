@@ -86,7 +86,7 @@ for i in shown[ui.pager(len(shown), 24, "grid")].tolist():
         f"<div>CSV: {ui.esc(', '.join(given) or 'no label')}</div><div>Model: {ui.esc(', '.join(said) or 'no label')}</div>"
         f"{''.join(f'<p class=pn-error>{line}</p>' for line in differences)}</div></div>"
     )
-ui.grid(cards, card_width=240)
+ui.grid(cards, card_width=225)
 st.divider()
 st.write("Many of the “wrong” predictions are right: then the CSV is wrong.")
 if runs.find_run(runs.workspace(), run.id) and run.has("suspects.csv"):

@@ -405,9 +405,12 @@ def _demo(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.address", "127.0.0.1", "--server.port", str(options.port),
                "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]  # fmt: skip
-    home = {"PANORAMA_HOME": str(runs.workspace())}  # the default is relative to where the command was given
+    environment = os.environ | {"PANORAMA_HOME": str(runs.workspace())}  # the default is relative to where the command was given
+    os.chdir(_PROJECT)
+    if os.name == "posix":
+        os.execve(sys.executable, command, environment)  # the server takes this process over: whoever stops it, stops the server
     try:
-        return subprocess.call(command, cwd=_PROJECT, env=os.environ | home)
+        return subprocess.call(command, env=environment)
     except KeyboardInterrupt:
         return 0
 

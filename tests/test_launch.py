@@ -1,0 +1,55 @@
+"""A worker outlives the server that started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, ROOT
+
+from panorama import runs
+from panorama.config import TrainConfig
+from panorama.datasets import load
+from panorama.finding import find_source
+
+SERVER = """
+import sys, time
+from pathlib import Path
+from panorama import launch
+from panorama.runs import Run
+print(launch.start(Run(Path(sys.argv[1]))), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_the_server_does_not_end_the_training(seed_folder: Callable[..., Path], home: Path) -> None:
+    run = runs.create(load(find_source(seed_folder()), home), TrainConfig(**{**QUICK, "fold_models": "heads"}), home)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(run.folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert server.stdout is not None
+    worker = int(server.stdout.readline())
+    os.killpg(server.pid, signal.SIGINT)  # what a terminal sends to everything in the foreground
+    assert server.wait(timeout=10) != 0
+    os.kill(worker, 0)  # still there
+    deadline = time.monotonic() + 90
+    while run.state() != "complete":
+        assert time.monotonic() < deadline, (run.state(), (run.folder / "worker.log").read_text())
+        time.sleep(0.2)
+    assert run.has("metrics.json")
+
+
+def test_a_run_that_was_just_launched_is_starting_and_later_interrupted(seed_folder: Callable[..., Path], home: Path) -> None:
+    run = runs.create(load(find_source(seed_folder(6, 3)), home), TrainConfig(**QUICK), home)
+    (run.folder / "launched").touch()
+    assert run.state() == "starting"
+    assert run.state(now=time.time() + 3600) == "interrupted"
