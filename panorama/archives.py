@@ -35,7 +35,7 @@ class ArchiveError(PanoramaError):
 def import_zip(
     source: Path | BinaryIO, folder: Path, name: str, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Path:
-    """Unpacks the pictures and CSVs of a zip below `folder`, in a folder named after its content, and returns that.
+    """Unpacks the pictures and CSVs of a zip below `folder`, in a folder named after it and its content, and returns that.
 
     The same zip twice gives the same folder. Raises ArchiveError, naming the entry, for entries that would land outside, links,
     devices, two names for one file, encrypted or damaged entries, and bombs; then nothing is left behind.
@@ -49,9 +49,13 @@ def import_zip(
         digest = hashlib.sha256()
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
-        target = folder / digest.hexdigest()[:16]
-        if target.is_dir():
-            return target
+        content = digest.hexdigest()[:12]
+        for known in folder.glob(f"[!.]*-{content}"):
+            return known
+        stem = "".join(c for c in PurePosixPath(name).stem if c.isalnum() or c in "-_")[
+            :40
+        ]  # for people; the hash tells zips apart
+        target = folder / f"{stem or 'zip'}-{content}"
         stream.seek(0)
         temporary = folder / f".{target.name}.unpacking"
         shutil.rmtree(temporary, ignore_errors=True)

@@ -119,6 +119,7 @@ def parse_csv(data: bytes, name: str) -> CsvTable:
 
 
 def csv_error(name: str, line: int, message: str) -> CsvError:
+    """The error with its place in front: "labels.csv, line 14: ..."."""
     return CsvError(f"{name}, line {line}: {message}")
 
 
@@ -331,6 +332,7 @@ def _check_widths(text: str, separator: str, rows: npt.NDArray[np.int64], n_colu
 
 
 def line_list(lines: Sequence[int]) -> str:
+    """Line numbers in words, the first few of many."""
     listed = ", ".join(map(str, lines[:LISTED_LINES])) + (
         f" and {len(lines) - LISTED_LINES} more" if len(lines) > LISTED_LINES else ""
     )
@@ -338,6 +340,7 @@ def line_list(lines: Sequence[int]) -> str:
 
 
 def counted(n: int, noun: str) -> str:
+    """A number with its noun, in the singular or plural."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 

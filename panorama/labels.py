@@ -237,6 +237,7 @@ def _guess_file_column(table: CsvTable, is_file: Callable[[str], bool] | None) -
 
 
 def split_tags(value: str, separator: str) -> list[str]:
+    """The tags of one cell, without surrounding spaces and empty ones."""
     return [tag for piece in value.split(separator) if (tag := piece.strip())]
 
 

@@ -36,7 +36,12 @@ class ReviewQueue:
     parts: tuple[SheetPart, ...]
 
     def waiting(
-        self, standing: Mapping[tuple[str, str], Decision], *, label: str | None = None, kind: str | None = None, split: str | None = None
+        self,
+        standing: Mapping[tuple[str, str], Decision],
+        *,
+        label: str | None = None,
+        kind: str | None = None,
+        split: str | None = None,
     ) -> npt.NDArray[np.int64]:
         """Positions of the undecided cells that fit the filter, most doubtful first."""
         open_cells = np.ones((len(self.images), len(self.labels)), bool)
@@ -76,7 +81,9 @@ def open_queue(run: Run) -> ReviewQueue:
             run.sheets(),
         )  # fmt: skip
     except (KeyError, ValueError, IndexError) as error:
-        raise PanoramaError(f"{run.folder / 'suspects.csv'}: does not fit the run ({error}). Resume the run, or start a new one.") from error
+        raise PanoramaError(
+            f"{run.folder / 'suspects.csv'}: does not fit the run ({error}). Resume the run, or start a new one."
+        ) from error
 
 
 def bundle(contents: Mapping[str, bytes], log: bytes) -> bytes:

@@ -22,10 +22,12 @@ _TILE = 512  # side of the periodic noise tiles
 
 
 def rgb(code: str) -> Rgb:
+    """A colour from its hex code, three channels of 0 to 1."""
     return (np.frombuffer(bytes.fromhex(code), np.uint8).astype(np.float32) / 255) ** 2
 
 
 def smooth(low: float, high: float, x: Array) -> Array:
+    """0 below `low`, 1 above `high`, and a smooth step between (smoothstep)."""
     t: Array = np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -137,6 +139,7 @@ class Scene:
 
 
 def compose(labels: frozenset[str], small: frozenset[str], size: tuple[int, int], rng: np.random.Generator) -> Scene:
+    """What the picture is made of, drawn at random so that its labels can be seen; `small` ones only in a small part."""
     width, height = size
     focal = height * rng.uniform(1.0, 1.35) if height <= width else width * rng.uniform(1.1, 1.4)
     half_view = width / focal / 2
@@ -225,6 +228,7 @@ def _distances(scene: Scene) -> Array:
 
 
 def relief(scene: Scene, rng: np.random.Generator) -> Land:
+    """The land of a scene: heights seen by its camera, and what covers them."""
     distance, azimuth, o = _distances(scene), scene.azimuth, scene.origin
     r = distance[:, None]
     x, z = r * np.sin(azimuth), r * np.cos(azimuth)
