@@ -83,6 +83,8 @@ def trained_judge(
 ) -> Judge:
     """Judges by a model trained through both phases on part of the fold's training images, stopped early by the rest of them.
 
+    A fold with too few images to hold any out for early stopping is given the base rates.
+
     make_model: a fresh model, the same each time. on_event is called at each event of a training and may raise to stop it.
     """
 
@@ -91,7 +93,7 @@ def trained_judge(
         part = stratify(targets[training], (1 - share, share), seed=config.seed + number, groups=groups[training])
         learn, watch = training[part == 0], training[part == 1]
         if not len(learn) or not len(watch):
-            return _heads(np.zeros((0, 1), np.float32), targets[training], np.zeros((len(held_out), 1), np.float32))
+            return _base_rates(targets[training], len(held_out))
         model = make_model()
         features = extract(model, pixels, training, image_size=config.image_size, dtype=dtype)
         data = TrainingData(pixels, targets, learn, watch, features[part == 0], features[part == 1])
@@ -103,8 +105,7 @@ def trained_judge(
 
 
 def _heads(features: Features, targets: npt.NDArray[np.int8], held_out: Features) -> npt.NDArray[np.float32]:
-    base = (targets.sum(0) + 0.5) / (len(targets) + 1)
-    probabilities = np.tile(base.astype(np.float32), (len(held_out), 1))
+    probabilities = _base_rates(targets, len(held_out))
     varied = (targets.sum(0) > 0) & (targets.sum(0) < len(targets))
     if varied.any():
         mean, scale = features.mean(0), features.std(0)
@@ -112,6 +113,12 @@ def _heads(features: Features, targets: npt.NDArray[np.int8], held_out: Features
         weights, biases = logistic_heads((features - mean) / scale, targets[:, varied], c=_C)
         probabilities[:, varied] = 1 / (1 + np.exp(-((held_out - mean) / scale @ weights + biases)))
     return probabilities
+
+
+def _base_rates(targets: npt.NDArray[np.int8], n_images: int) -> npt.NDArray[np.float32]:
+    """(n_images, n_labels): what can be said of an image that nothing is known of."""
+    base = (targets.sum(0) + 0.5) / (len(targets) + 1)
+    return np.tile(base.astype(np.float32), (n_images, 1))
 
 
 def logistic_heads(

@@ -235,7 +235,7 @@ def validation_part(data: DataSet, share: float, seed: int) -> npt.NDArray[np.bo
     train = data.indices("train")
     if len(train) < 3:
         raise PanoramaError(
-            f"{len(train)} pictures for training are too few: expected at least 3, and dozens for each label to learn it."
+            f"Too few pictures for training: {len(train)}. Expected at least 3, and dozens for each label to learn it."
         )
     part = stratify(data.targets[train], (1 - share, share), seed=seed, groups=data.groups[train])
     if not (part == 1).any() or (part == 1).all():

@@ -179,7 +179,15 @@ def _step(
     where = model.head.weight.device
     module: nn.Module = model.head if phase == "adaptation" else model
     with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32 and phase == "fine tuning"):
-        logits = module(x.to(where))  # (batch, n_labels)
+        try:
+            logits = module(x.to(where))  # (batch, n_labels)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise PanoramaError(
+                "A batch of one small picture has no BatchNorm statistics. Use a batch size of 2 or more (--batch-size), "
+                "larger pictures (--image-size), or pretrained weights."
+            ) from error
     loss = F.binary_cross_entropy_with_logits(logits.float(), y.to(where))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]

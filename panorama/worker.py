@@ -44,7 +44,7 @@ from panorama.training import TrainingData, TrainingState, predict_logits, train
 OnEvent = Callable[[Event], None]
 OnProgress = Callable[[int, int], None]
 _LOG_EVERY_SECONDS = 0.2
-_CALIBRATION_IMAGES = 512
+_CALIBRATION_IMAGES, _CALIBRATION_BATCH = 512, 64
 
 
 class _StopAskedError(Exception):
@@ -68,7 +68,8 @@ def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["comple
         except (MemoryError, torch.OutOfMemoryError):
             return log.end("failed", "Not enough memory. Use a smaller batch (--batch-size) or smaller pictures (--image-size).")
         except Exception as error:
-            traceback.print_exc()
+            with (job.folder / "worker.log").open("a", encoding="utf-8") as details:
+                traceback.print_exc(file=details)
             return log.end(
                 "failed",
                 f"Something unexpected happened: {type(error).__name__}: {error}. worker.log in the run folder has the details.",
@@ -151,10 +152,12 @@ def _work(job: Run, log: _Log) -> None:
     weights = load_pretrained(model, config.backbone, config.weights)
     log.append(Note(time.time(), f"{config.backbone} with {weights}."))
     model.to(where).to(memory_format=torch.channels_last)
+    _try_out(model, config)
     pixels = Pixels(data.paths, data.images, preprocessing.stored_side(config.image_size))
     with log.stage("Decoding pictures", len(pixels)) as advanced:
         pixels.read(advanced)
     train_at, validation_at = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "validation")
+    _refuse_labels_that_never_vary(data, train_at)
     if config.weights == "none":
         _calibrate(model, pixels, train_at, config, where)
     fresh = copy.deepcopy(model)  # before any label is learned: what folds start from
@@ -206,6 +209,28 @@ def _final_splits(job: Run, data: DataSet, config: TrainConfig) -> npt.NDArray[n
     return splits
 
 
+def _refuse_labels_that_never_vary(data: DataSet, train_at: npt.NDArray[np.int64]) -> None:
+    positives = data.targets[train_at].sum(0)
+    if not ((positives > 0) & (positives < len(train_at))).any():
+        raise PanoramaError(
+            "No label is there in some training pictures and not in others, so there is nothing to learn. "
+            "Add pictures, or check that the CSV's label columns were read as meant."
+        )
+
+
+@torch.no_grad()
+def _try_out(model: Classifier, config: TrainConfig) -> None:
+    """One forward pass before the long work: some backbones take pictures of one size only."""
+    model.eval()
+    try:
+        model(torch.zeros(1, 3, config.image_size, config.image_size, device=model.head.weight.device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise PanoramaError(
+            f"{config.backbone} does not take pictures of {config.image_size} x {config.image_size} pixels ({error}). "
+            "Use --image-size 224, or another backbone."
+        ) from error
+
+
 def _precision(before: str | None, config: TrainConfig, where: torch.device, cache: Path) -> torch.dtype:
     """A resumed run computes as it began."""
     if before is not None:
@@ -219,7 +244,7 @@ def _calibrate(
     chosen = np.random.default_rng(config.seed).permutation(train_at)[:_CALIBRATION_IMAGES]
     batches = (
         preprocessing.for_evaluation(pixels.batch(part), config.image_size).to(where)
-        for part in np.array_split(chosen, max(1, len(chosen) // config.batch_size))
+        for part in np.array_split(chosen, max(1, len(chosen) // _CALIBRATION_BATCH))
     )
     calibrate_batchnorm(model, batches)
 
