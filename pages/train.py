@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -29,7 +30,7 @@ if found is None and not listed:
     )
 
 
-def settings(defaults: TrainConfig) -> TrainConfig:
+def settings(defaults: TrainConfig) -> TrainConfig | None:
     """The form's values; every number of the run can be changed, the defaults are the seed notebook's (or the demo's)."""
     left, middle, right = st.columns(3)
     common = ["mobilenet_v2", "efficientnet_b0", "resnet50", "vgg16"]
@@ -98,15 +99,18 @@ def settings(defaults: TrainConfig) -> TrainConfig:
             key="augmentation",
             help="Turn, crop and mirror training pictures at random.",
         )
-    weights = file.strip() if start == "path" else start
+    if start == "path" and not Path(file.strip()).expanduser().is_file():
+        st.info("Give the path of a weights file that is there.")
+        return None
+    weights = str(Path(file.strip()).expanduser().resolve()) if start == "path" else start
     return replace(defaults, backbone=backbone, weights=weights, unfreeze=blocks or "all", augmentation=augmentation, **values)
 
 
 def begin(config: TrainConfig) -> None:
     """Creates the run folder and starts its worker."""
     assert found is not None
-    busy = runs.running(home)
-    if busy is not None:
+    waiting = any(other.state() in ("starting", "running") for other in runs.list_runs(home)[:3])
+    if runs.running(home) is not None or waiting:
         st.error("A training is already running in this workspace. Wait for it, or stop it first.")
         return
     try:
@@ -127,9 +131,7 @@ if found is not None:
             chosen = settings(demo_config() if found.is_demo else TrainConfig())
         except PanoramaError as error:
             ui.show_error(error)
-        if chosen is not None and chosen.weights == "":
-            st.info("Give the path of the weights file.")
-        elif chosen is not None and st.button("Start training", type="primary", key="start"):
+        if chosen is not None and st.button("Start training", type="primary", key="start"):
             begin(chosen)
 
 listed = runs.list_runs(home)

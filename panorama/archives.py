@@ -8,6 +8,7 @@ import lzma
 import shutil
 import stat
 import struct
+import threading
 import unicodedata
 import zipfile
 import zlib
@@ -24,6 +25,7 @@ MAX_BYTES = 50 * 2**30
 MAX_RATIO = 200  # pictures and CSVs compress far less; a bomb far more
 _MAX_NAME_BYTES = 240
 _CHUNK = 2**20
+_one_at_a_time = threading.Lock()
 # zipfile reports damage with all of these; and NotImplementedError (a RuntimeError) for methods it does not have.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, RuntimeError, LookupError)
 
@@ -50,21 +52,20 @@ def import_zip(
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
         content = digest.hexdigest()[:12]
-        for known in folder.glob(f"[!.]*-{content}"):
-            return known
-        stem = "".join(c for c in PurePosixPath(name).stem if c.isalnum() or c in "-_")[
-            :40
-        ]  # for people; the hash tells zips apart
-        target = folder / f"{stem or 'zip'}-{content}"
-        stream.seek(0)
+        stem = "".join(c for c in PurePosixPath(name).stem if c.isalnum() or c in "-_")[:40]  # for people
+        target = folder / f"{stem or 'zip'}-{content}"  # the hash tells zips apart
         temporary = folder / f".{target.name}.unpacking"
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            temporary.mkdir(parents=True)
-            _unpack(stream, temporary, name, on_progress)
-            temporary.rename(target)
-        finally:
+        with _one_at_a_time:  # two tabs may be given the same zip: the second finds it unpacked
+            for known in folder.glob(f"[!.]*-{content}"):
+                return known
             shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                temporary.mkdir(parents=True)
+                stream.seek(0)
+                _unpack(stream, temporary, name, on_progress)
+                temporary.rename(target)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
         return target
     except OSError as error:
         raise ArchiveError(f"{name}: could not be unpacked ({error}). Is the disk full?") from error

@@ -5,8 +5,9 @@ the encodings keeps state between characters: so patching the text and encoding 
 (start, end, line) are kept; cells are found again when somebody asks for them.
 """
 
+import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain, islice
@@ -367,6 +368,25 @@ def _check_header(table: CsvTable) -> list[Problem]:
 def _counts_rows(table: CsvTable) -> bool:
     values = [value.strip() for (chunk,) in table.chunks([0]) for value in chunk]
     return any(all(value == str(row) for row, value in enumerate(values, base)) for base in (0, 1))
+
+
+# -- writing a CSV of our own
+
+
+class _Lines(list[str]):
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n") + "\n")
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as a CSV with LF line ends, from which every reader takes the same cells.
+
+    The csv module of Python 3.11 quotes a CR only where it stands in its line end, and readers take a bare CR for one:
+    so it is told to end lines with CR LF, and the CR is taken away again.
+    """
+    lines = _Lines()
+    csv.writer(lines, lineterminator="\r\n").writerows(rows)
+    return "".join(lines)
 
 
 # -- cells

@@ -5,8 +5,8 @@ A `DataSet` holds the usable images with paths, splits and targets, and every pr
 
 import csv
 import hashlib
-import io
 import os
+import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from panorama.csvscan import counted, csv_text
 from panorama.errors import PanoramaError
 from panorama.finding import CsvSource, PictureIndex, Source, Split, read_table, with_layouts
 from panorama.labels import LabelSheet, Problem, corrected, guess_layout, parse_csv, read_labels
@@ -29,7 +30,7 @@ _MAX_LISTED = 20
 
 @dataclass(frozen=True)
 class SheetPart:
-    """One CSV as read, and which images of the data set are its rows."""
+    """One CSV as read, and what the images of its rows are called, those without a picture too."""
 
     source: CsvSource
     sheet: LabelSheet
@@ -120,16 +121,16 @@ def load(
         reasons = " ".join([str(problem) for problem in problems if problem.severity == "error"][:3])
         raise PanoramaError(f"{source.root}: no image is left to work with. {reasons}")
     rows, pictures = [rows[i] for i in sound], [pictures[i] for i in sound]
-    twice = _in_several(sheets)
-    images = tuple(f"{source.csvs[part].split}/{name}" if name in twice else name for part, name, _ in rows)
+    image_of = image_names(source.csvs, sheets)
+    images = tuple(image_of[part][name] for part, name, _ in rows)
     row_of = [{name: row for row, name in enumerate(sheet.images)} for sheet in sheets]
     columns = [[sheet.labels.index(label) for label in labels] for sheet in sheets]
     targets = np.stack([sheets[part].targets[row_of[part][name]][columns[part]] for part, name, _ in rows]).astype(np.int8)
     data = DataSet(
         source, labels, images, tuple(path for _, _, path in rows), (), targets, tuple(pictures),
         tuple(
-            SheetPart(csv_source, sheet, {name: image for (part, name, _), image in zip(rows, images, strict=True) if part == position})
-            for position, (csv_source, sheet) in enumerate(zip(source.csvs, sheets, strict=True))
+            SheetPart(csv_source, sheet, names)
+            for csv_source, sheet, names in zip(source.csvs, sheets, image_of, strict=True)
         ),
         (), n_left_out,
     )  # fmt: skip
@@ -138,9 +139,20 @@ def load(
     return replace(data, problems=(*problems, *_duplicate_problems(data)))
 
 
-def _in_several(sheets: Sequence[LabelSheet]) -> set[str]:
-    """The names that more than one CSV has; told from the CSVs alone, so that an image keeps its name when a picture is lost."""
-    return {name for name, count in Counter(name for sheet in sheets for name in sheet.images).items() if count > 1}
+def image_names(csvs: Sequence[CsvSource], sheets: Sequence[LabelSheet]) -> list[dict[str, str]]:
+    """For each CSV, what an image is called by its name there: the same, with its split before it where several CSVs have it.
+
+    Told from the CSVs alone, so that an image keeps its name when a picture is lost. Names stay different: one that reads
+    like another with its split before it gets one too.
+    """
+    rows = [(csv_source.split, name) for csv_source, sheet in zip(csvs, sheets, strict=True) for name in sheet.images]
+    prefixed = {name for name, count in Counter(name for _, name in rows).items() if count > 1}
+    while clash := {f"{split}/{name}" for split, name in rows if name in prefixed} & {n for _, n in rows if n not in prefixed}:
+        prefixed |= clash
+    return [
+        {name: f"{csv_source.split}/{name}" if name in prefixed else name for name in sheet.images}
+        for csv_source, sheet in zip(csvs, sheets, strict=True)
+    ]
 
 
 def _match(sheet: LabelSheet, index: PictureIndex) -> tuple[list[tuple[str, Path]], list[Problem]]:
@@ -149,18 +161,21 @@ def _match(sheet: LabelSheet, index: PictureIndex) -> tuple[list[tuple[str, Path
     missing: list[Problem] = []
     # A name that is the very path of a picture comes before one that only ends like it, whichever row is first.
     files_of = {name: index.find(name) for name in sheet.images}
-    used = {files_of[name][0]: name for name in reversed(sheet.images) if index.is_exact(name) and len(files_of[name]) == 1}
+    exact = [name for name in reversed(sheet.images) if index.is_exact(name) and len(files_of[name]) == 1]
+    used = {files_of[name][0]: name for name in sorted(exact, key=lambda name: files_of[name][0] == name)}
     name_of_csv = sheet.table.name
     for row, name in enumerate(sheet.images):
         files, line = files_of[name], int(sheet.lines[row])
         if not files:
             text = f"the picture {name!r} is not in the folder {index.folder.name!r} or below it. Add it or remove the row; it is left out."
+            if index.is_link(name):
+                text = f"{name!r} is a link, and links are not followed. Put the picture itself there; it is left out."
             missing.append(Problem("error", "missing-file", text, file=name_of_csv, line=line, image=name))
         elif len(files) > 1:
-            text = f"{name!r} may mean {files[0]} or {files[1]}. Write the folder into the CSV; it is left out."
+            text = f"{name!r} may mean {_readable(files[0])} or {_readable(files[1])}. Write the folder into the CSV; it is left out."
             missing.append(Problem("error", "ambiguous-file", text, file=name_of_csv, line=line, image=name))
         elif used.setdefault(files[0], name) != name:
-            text = f"{name!r} means the same picture as {used[files[0]]!r} ({files[0]}). Keep one row; this one is left out."
+            text = f"{name!r} means the same picture as {used[files[0]]!r} ({_readable(files[0])}). Keep one row; this one is left out."
             missing.append(Problem("error", "duplicate-file", text, file=name_of_csv, line=line, image=name))
         else:
             found.append((name, index.folder / files[0]))
@@ -169,10 +184,15 @@ def _match(sheet: LabelSheet, index: PictureIndex) -> tuple[list[tuple[str, Path
     orphans = [file for file in index.files if file not in used and file not in named]
     text = f"has no row in {name_of_csv}; it is not used. Add a row to use it."
     problems += _limited(
-        [Problem("warning", "no-row", text, file=os.fsencode(file).decode("utf-8", "replace")) for file in orphans],
+        [Problem("warning", "no-row", text, file=_readable(file)) for file in orphans],
         "more pictures have no row and are not used.",
     )
     return found, problems
+
+
+def _readable(file: str) -> str:
+    """A file's name for a message; bytes that are no UTF-8 would stop whoever prints or shows it."""
+    return os.fsencode(file).decode("utf-8", "replace")
 
 
 def _limited(problems: list[Problem], rest: str) -> list[Problem]:
@@ -213,14 +233,18 @@ def _splits(data: DataSet, part_of: Sequence[int], workspace: Path, seed: int, t
         pass
     part = stratify(data.targets, (1 - test_share, test_share), seed=seed, groups=data.groups)
     splits: tuple[Split, ...] = tuple("test" if p == 1 else "train" for p in part)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["image", "split"])
-    writer.writerows(zip(data.images, splits, strict=True))
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(buffer.getvalue(), encoding="utf-8", newline="")
-    temporary.replace(file)
+    text = csv_text([("image", "split"), *zip(data.images, splits, strict=True)])
+    temporary = file.with_suffix(f".{secrets.token_hex(4)}.tmp")  # two tabs of one server may read the same new data set
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise PanoramaError(
+            f"{file}: the split cannot be written down ({error.strerror}). Free some room, or set PANORAMA_HOME to another folder."
+        ) from error
     return splits
 
 
@@ -258,7 +282,7 @@ def _duplicate_problems(data: DataSet) -> list[Problem]:
     odd = [group for group in groups if (data.targets[group] != data.targets[group[0]]).any()]
     example = ", ".join(data.images[i] for i in (across or odd or groups)[0][:3])
     text = (
-        f"{sum(len(group) for group in groups):,} images form {len(groups):,} groups of near-duplicates (for example {example}); "
+        f"{sum(len(group) for group in groups):,} images form {counted(len(groups), 'group')} of near-duplicates (for example {example}); "
         f"{len(odd):,} of the groups disagree in their labels, {len(across):,} have images in both train and test."
     )
     advice = (
@@ -286,10 +310,9 @@ def sheet_parts(source: Source, *, decided: Collection[str]) -> tuple[SheetPart,
             layout = guess_layout(table, decided.__contains__)
         assert layout is not None
         sheets.append(read_labels(table, layout))
-    twice = _in_several(sheets)
     return tuple(
-        SheetPart(csv_source, sheet, {name: f"{csv_source.split}/{name}" if name in twice else name for name in sheet.images})
-        for csv_source, sheet in zip(source.csvs, sheets, strict=True)
+        SheetPart(csv_source, sheet, names)
+        for csv_source, sheet, names in zip(source.csvs, sheets, image_names(source.csvs, sheets), strict=True)
     )
 
 

@@ -163,15 +163,16 @@ class PictureIndex:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: list[str] = []
+        self._links: set[str] = set()
         for directory, folders, names in os.walk(folder, followlinks=False):
             folders[:] = sorted(name for name in folders if not _hidden(name))
             below = Path(directory).relative_to(folder)
             for name in sorted(names):
-                if (
-                    PurePosixPath(name).suffix.lower() in SUFFIXES
-                    and not _hidden(name)
-                    and not (Path(directory) / name).is_symlink()
-                ):
+                if PurePosixPath(name).suffix.lower() not in SUFFIXES or _hidden(name):
+                    continue
+                if (Path(directory) / name).is_symlink():
+                    self._links.add(_folded(name))
+                else:
                     self.files.append((below / name).as_posix())
         self._exact = {name: name for name in self.files}
         keys = (_folded, lambda n: _folded(PurePosixPath(n).name), lambda n: _folded(PurePosixPath(n).stem))
@@ -192,6 +193,10 @@ class PictureIndex:
     def is_exact(self, name: str) -> bool:
         """Whether `name` is the path of a picture as written, ignoring case and Unicode form."""
         return bool(self._tiers[0][1].get(_folded(name.strip().replace("\\", "/").removeprefix("./"))))
+
+    def is_link(self, name: str) -> bool:
+        """Whether a link has this file name; it is not among the pictures."""
+        return _folded(PurePosixPath(name.strip().replace("\\", "/")).name) in self._links
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self.find(name))

@@ -80,7 +80,8 @@ def _key(path: Path) -> str:
         status = path.stat()
     except OSError:
         return ""
-    return f"{_VERSION}|{path}|{status.st_size}|{status.st_mtime_ns}"
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")  # SQLite takes no text without a UTF-8 form
+    return f"{_VERSION}|{name}|{status.st_size}|{status.st_mtime_ns}"
 
 
 class _Known:

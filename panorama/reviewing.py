@@ -74,10 +74,13 @@ def open_queue(run: Run) -> ReviewQueue:
     row, column = ({name: position for position, name in enumerate(names)} for names in (images, labels))
     _, rows = read_rows(run.folder / "suspects.csv")
     try:
+        figures = np.array([r[4:6] for r in rows], np.float64).reshape(len(rows), 2)  # probability, doubt
+        if not ((figures >= 0) & (figures <= 1)).all():
+            raise ValueError("probabilities and doubts go from 0 to 1")
         return ReviewQueue(
             run.fingerprint, images, splits, paths, labels, run.targets(labels), by_image,
             np.array([row[r[0]] for r in rows], np.int64), np.array([column[r[2]] for r in rows], np.int64),
-            np.array([int(r[3]) for r in rows], np.int8), np.array([float(r[4]) for r in rows]), np.array([float(r[5]) for r in rows]),
+            np.array([int(r[3]) for r in rows], np.int8), figures[:, 0], figures[:, 1],
             run.sheets(),
         )  # fmt: skip
     except (KeyError, ValueError, IndexError) as error:
@@ -89,7 +92,10 @@ def open_queue(run: Run) -> ReviewQueue:
 def bundle(contents: Mapping[str, bytes], log: bytes) -> bytes:
     """A zip of the corrected CSVs and the change log; the same input gives the same bytes."""
     buffer = io.BytesIO()
+    log_name = "changes.csv"
+    while log_name.casefold() in {name.casefold() for name in contents}:  # two files of one name: only one would be unpacked
+        log_name = f"panorama_{log_name}"
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in [*contents.items(), ("changes.csv", log)]:
+        for name, data in [*contents.items(), (log_name, log)]:
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()

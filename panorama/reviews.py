@@ -2,11 +2,9 @@
 
 The log is the truth and everything else is a fold of it: `standing` drops what was undone and keeps the latest decision
 of each cell. A decision belongs to the *content* of a CSV (its fingerprint), so it follows a folder that moves and never
-reaches another CSV. Standard library only: the review page starts without torch.
+reaches another CSV. No torch: the review page starts fast.
 """
 
-import csv as csv_format
-import io
 import math
 import sqlite3
 import threading
@@ -18,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
+from panorama.csvscan import csv_text
 from panorama.errors import PanoramaError
 
 Verdict = Literal["keep", "change", "skip"]
@@ -26,6 +25,7 @@ Cell = tuple[str, str]  # image, label
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x50414E4F  # "PANO"
 _BUSY_SECONDS = 10.0
+_REPLACED = "the file was moved, deleted or replaced while it was open. Start panorama again."
 
 _SCHEMA = """
 CREATE TABLE decisions (
@@ -117,6 +117,7 @@ class ReviewStore:
             raise PanoramaError(f"The decisions in {self.path} cannot be opened: {_reason(error)}") from error
         try:
             self._prepare()
+            self._file = _identity(self.path)
         except sqlite3.Error as error:
             self._db.close()
             raise PanoramaError(f"The decisions in {self.path} cannot be opened: {_reason(error)}") from error
@@ -173,9 +174,15 @@ class ReviewStore:
                 self._db.execute("ROLLBACK")
             raise
 
+    def _is_replaced(self) -> bool:
+        """Whether the path names another file now, or none: SQLite would go on with the old one, where nobody looks again."""
+        return _identity(self.path) != self._file
+
     @contextmanager
     def _saving(self) -> Iterator[None]:
         with self._lock:
+            if self._is_replaced():
+                raise PanoramaError(f"The decision was NOT saved in {self.path}: {_REPLACED}")
             try:
                 with self._transaction():
                     yield
@@ -257,6 +264,8 @@ class ReviewStore:
         """Every row about `csv`, in the order in which they were decided, undone ones and undos included."""
         _check_text((csv,))
         with self._lock:
+            if self._is_replaced():
+                raise PanoramaError(f"The decisions in {self.path} cannot be read: {_REPLACED}")
             try:
                 rows = self._db.execute(f"{_SELECT} WHERE csv = ? ORDER BY id", (csv,)).fetchall()
             except sqlite3.Error as error:
@@ -303,6 +312,14 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _not_saved(why: str) -> PanoramaError:
@@ -354,20 +371,13 @@ def change_log(decisions: Iterable[Decision]) -> bytes:
     A spreadsheet would run a cell that starts with = + - @ tab or CR as a formula: such a cell gets a leading ' here,
     and only here. The corrected CSV itself is never touched in this way.
     """
-    text = io.StringIO(newline="")
     rows = [["image", "label", "from", "to", "who", "when", "probability", "note"]]
     for row in decisions:
         if row.verdict == "change":
             probability = "" if row.probability is None else str(row.probability)
             ends = [str(row.given), str(1 - row.given), row.reviewer, row.at, probability, row.note]
             rows.append([row.image, row.label, *ends])
-    plain = csv_format.writer(text, lineterminator="\n")
-    quoted = csv_format.writer(text, lineterminator="\n", quoting=csv_format.QUOTE_ALL)
-    for cells in rows:
-        # with LF line ends the csv module of Python 3.11 leaves a bare CR unquoted, and readers take it for a line end
-        writer = quoted if any("\r" in cell for cell in cells) else plain
-        writer.writerow([_harmless(cell) for cell in cells])
-    return text.getvalue().encode()
+    return csv_text([_harmless(cell) for cell in cells] for cells in rows).encode()
 
 
 def _harmless(cell: str) -> str:

@@ -4,16 +4,16 @@ No torch here: pages that only show a run start fast.
 """
 
 import csv
-import io
 import json
 import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,8 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from panorama.config import TrainConfig
-from panorama.datasets import DataSet, SheetPart, csv_fingerprint
+from panorama.csvscan import csv_text
+from panorama.datasets import DataSet, SheetPart, csv_fingerprint, image_names
 from panorama.errors import PanoramaError
 from panorama.events import Event, History, from_line, history, to_line
 from panorama.finding import Source, read_table
@@ -30,6 +31,7 @@ from panorama.labels import read_labels
 
 State = Literal["starting", "running", "complete", "stopped", "failed", "interrupted"]
 _FORMAT = 1
+_MEASURED = {"test", "validation", "train", "before_training", "out_of_fold", "thresholds_from_validation", "best"}
 _START_GRACE_SECONDS = 90.0  # importing torch on a cold disk
 
 
@@ -68,15 +70,13 @@ def refuse_used_folder(folder: Path) -> None:
 
 
 def list_runs(home: Path) -> list["Run"]:
-    """The runs of a workspace, newest first; folders that are not runs are passed over."""
+    """The runs of a workspace, newest first; folders that are not runs, or not whole ones, are passed over."""
     runs = []
     for config in (home / "runs").glob("*/config.json"):
         run = Run(config.parent)
-        try:
-            _ = run.config
+        with suppress(PanoramaError):
+            _ = run.config, run.source, run.created
             runs.append(run)
-        except PanoramaError:
-            continue
     return sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
 
 
@@ -103,13 +103,13 @@ class Run:
     def _values(self) -> dict[str, Any]:
         path = self.folder / "config.json"
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-        except FileNotFoundError:
+            values: dict[str, Any] = dict(json.loads(path.read_text()))
+        except (FileNotFoundError, NotADirectoryError):
             raise PanoramaError(
                 f"{self.folder}: not a run folder (it has no config.json). Give the folder that `train` printed last."
             ) from None
-        except ValueError as error:
-            raise PanoramaError(f"{path}: damaged ({error}). Start a new run.") from error
+        except (OSError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from error
         if values.get("format") != _FORMAT:
             raise PanoramaError(
                 f"{path}: made by another version of panorama (format {values.get('format')}, expected {_FORMAT})."
@@ -119,17 +119,26 @@ class Run:
     @cached_property
     def config(self) -> TrainConfig:
         """How the run was asked to train."""
-        return TrainConfig.from_json(self._values["train"])
+        try:
+            return TrainConfig.from_json(self._values["train"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(self.folder / "config.json", error) from error
 
     @cached_property
     def source(self) -> Source:
         """Where its data is."""
-        return Source.from_json(self._values["data"])
+        try:
+            return Source.from_json(self._values["data"])
+        except KeyError as error:
+            raise _damaged(self.folder / "config.json", error) from error
 
     @property
     def created(self) -> datetime:
         """When it was made, UTC."""
-        return datetime.fromisoformat(self._values["created"])
+        try:
+            return datetime.fromisoformat(self._values["created"]).astimezone(UTC)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(self.folder / "config.json", error) from error
 
     @property
     def csv_folder(self) -> Path:
@@ -145,9 +154,9 @@ class Run:
         """How many images were left out, and the problems of the data in words."""
         try:
             values = json.loads((self.folder / "problems.json").read_text())
-        except (OSError, ValueError):
+            return int(values["left_out"]), [str(problem) for problem in values["problems"]]
+        except (OSError, KeyError, TypeError, ValueError):
             return 0, []
-        return int(values["left_out"]), list(values["problems"])
 
     def events(self) -> list[Event]:
         """The events so far; an unfinished last line is ignored."""
@@ -162,28 +171,32 @@ class Run:
         return history(self.events())
 
     def metrics(self) -> dict[str, Any] | None:
-        """metrics.json, or None while there is none."""
+        """metrics.json, or None while there is none that can be read; never NaN."""
         try:
-            values: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text())
+            text = (self.folder / "metrics.json").read_text()
+            values: dict[str, Any] = json.loads(text, parse_constant=_refuse_constant)
         except (OSError, ValueError):
             return None
-        return values
+        return values if isinstance(values, dict) and values.keys() >= _MEASURED else None
 
     def has(self, file: str) -> bool:
         """Whether the run has written this file."""
         return (self.folder / file).is_file()
 
     def state(self, known: History | None = None, *, now: float | None = None) -> State:
-        """What the run is doing. "interrupted": its events stop without an end and no worker holds the lock."""
+        """What the run is doing. "interrupted": its events stop without an end and no worker holds the lock.
+
+        Launched anew, it is "starting" until its worker, which has torch to import first, tells something.
+        """
         h = known if known is not None else self.history()
-        alive = is_running(self)
-        if h.status in ("complete", "stopped", "failed") and not alive:
-            return h.status
-        if alive:
+        if is_running(self):
             return "running" if h.started else "starting"
         launched = self.folder / "launched"
-        age = (time.time() if now is None else now) - (launched.stat().st_mtime if launched.exists() else 0)
-        return "starting" if age < _START_GRACE_SECONDS and h.status == "starting" else "interrupted"
+        launched_at = launched.stat().st_mtime if launched.exists() else 0.0
+        age = (time.time() if now is None else now) - launched_at
+        if age < _START_GRACE_SECONDS and launched_at > (h.last_at or 0.0):
+            return "starting"
+        return h.status if h.status in ("complete", "stopped", "failed") else "interrupted"
 
     def ask_to_stop(self) -> None:
         """The worker stops at the next batch and can be resumed."""
@@ -197,16 +210,13 @@ class Run:
 
     def sheets(self) -> tuple[SheetPart, ...]:
         """The run's CSVs as read, from its own copies; images named as in the run."""
-        images, _, _ = self.images()
-        known = set(images)
-        parts = []
+        sheets = []
         for csv_source in self.source.csvs:
-            assert csv_source.layout is not None
-            sheet = read_labels(read_table(self.source, csv_source, self.csv_folder), csv_source.layout)
-            prefixed = {name: f"{csv_source.split}/{name}" for name in sheet.images}
-            image_of = {name: (prefixed[name] if prefixed[name] in known else name) for name in sheet.images}
-            parts.append(SheetPart(csv_source, sheet, {name: image for name, image in image_of.items() if image in known}))
-        return tuple(parts)
+            if csv_source.layout is None:
+                raise PanoramaError(f"{self.folder / 'config.json'}: damaged (no layout). Start a new run.")
+            sheets.append(read_labels(read_table(self.source, csv_source, self.csv_folder), csv_source.layout))
+        names = image_names(self.source.csvs, sheets)
+        return tuple(SheetPart(*part) for part in zip(self.source.csvs, sheets, names, strict=True))
 
     def images(self) -> tuple[list[str], list[str], list[str]]:
         """Names, splits (train, validation, test) and paths relative to the source's root, of the usable images."""
@@ -216,52 +226,77 @@ class Run:
         return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
     def picture_path(self, relative: str) -> Path:
-        """The picture file of an image, inside the data set's root. Raises PanoramaError when it would be outside."""
+        """The picture file of an image, inside the data set's folders (which may be links themselves). Raises PanoramaError outside."""
         root = self.source.root.resolve()
         path = (root / relative).resolve()
-        if not path.is_relative_to(root):
+        folders = [root, *((root / csv_source.folder).resolve() for csv_source in self.source.csvs)]
+        if not any(path.is_relative_to(folder) for folder in folders):
             raise PanoramaError(f"{relative!r} is outside the data set.")
         return path
 
     def probabilities(self, file: str) -> tuple[list[str], npt.NDArray[np.float32]] | None:
-        """(labels, (n_images, n_labels)) of before.csv, predictions.csv or out_of_fold.csv in the order of `images`; or None."""
+        """(labels, (n_images, n_labels)) of before.csv, predictions.csv or out_of_fold.csv in the order of `images`; or None.
+
+        Raises PanoramaError when the file is damaged or of other images.
+        """
         if not self.has(file):
             return None
-        header, rows = read_rows(self.folder / file)
-        return header[2:], np.array([[float(value) for value in row[2:]] for row in rows], np.float32).reshape(
-            len(rows), len(header) - 2
-        )
+        path = self.folder / file
+        header, rows = read_rows(path)
+        if header[:2] != ["image", "split"] or [row[0] for row in rows] != self.images()[0]:
+            raise PanoramaError(
+                f"{path}: does not fit split.csv, which says which images the run has. Resume the run, or start a new one."
+            )
+        try:
+            values = np.array([row[2:] for row in rows], np.float32).reshape(len(rows), len(header) - 2)
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        if not ((values >= 0) & (values <= 1)).all():
+            raise PanoramaError(f"{path}: damaged; expected probabilities from 0 to 1. Resume the run, or start a new one.")
+        return header[2:], values
 
     def targets(self, labels: Sequence[str]) -> npt.NDArray[np.int8]:
         """(n_images, n_labels) given values from the run's CSVs, in the order of `images` and `labels`."""
         values: dict[str, npt.NDArray[np.int8]] = {}
-        for part in self.sheets():
-            order = [part.sheet.labels.index(label) for label in labels]
-            row_of = {name: row for row, name in enumerate(part.sheet.images)}
-            for name, image in part.image_of_name.items():
-                values[image] = part.sheet.targets[row_of[name]][order]
         images, _, _ = self.images()
-        return np.stack([values[image] for image in images]).astype(np.int8)
+        try:
+            for part in self.sheets():
+                order = [part.sheet.labels.index(label) for label in labels]
+                row_of = {name: row for row, name in enumerate(part.sheet.images)}
+                for name, image in part.image_of_name.items():
+                    values[image] = part.sheet.targets[row_of[name]][order]
+            return np.array([values[image] for image in images], np.int8).reshape(len(images), len(labels))
+        except (KeyError, ValueError) as error:
+            raise PanoramaError(
+                f"{self.folder}: its tables and its CSVs do not fit together ({error}). Start a new run."
+            ) from error
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV that panorama wrote. Raises PanoramaError."""
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            rows = list(csv.reader(stream))
-        return rows[0], rows[1:]
-    except (OSError, csv.Error, IndexError) as error:
+            header, *rows = csv.reader(stream)
+    except (OSError, csv.Error, ValueError) as error:
         raise PanoramaError(f"{path}: cannot be read ({error}). The run may not have got so far.") from error
+    if any(len(row) != len(header) for row in rows):
+        raise PanoramaError(f"{path}: damaged; expected {len(header)} cells in every row. Resume the run, or start a new one.")
+    return header, rows
+
+
+def _damaged(path: Path, error: Exception) -> PanoramaError:
+    return PanoramaError(f"{path}: damaged ({type(error).__name__}: {error}). Start a new run.")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a measured value")
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> None:
     """Writes a CSV (UTF-8, LF) and moves it into place whole."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    text = csv_text(chain([header], rows))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(buffer.getvalue(), encoding="utf-8", errors="surrogateescape", newline="")
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     temporary.replace(path)
 
 
@@ -311,9 +346,12 @@ def worker_lock(run: Run, *, patience_seconds: float = 5.0) -> Iterator[None]:
     except Timeout:
         raise BusyError(_busy_message(file)) from None
     try:
-        file.with_suffix(".json").write_text(json.dumps({"run": run.id, "pid": os.getpid()}))
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"run": run.id, "pid": os.getpid()}))
+        temporary.replace(file.with_suffix(".json"))
         yield
     finally:
+        file.with_suffix(".json").unlink(missing_ok=True)
         lock.release()
 
 
@@ -336,16 +374,20 @@ def refuse_if_busy(run: Run) -> None:
 def _holder(file: Path) -> str | None:
     if not file.exists():
         return None
+    # Whoever looks holds the lock for an instant, and another who looks then must not take that for a training: so a name
+    # is believed at once, and a lock without a name is looked at again. The name of a worker that was killed is cleared away.
     lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    for patience_seconds in (0.0, 0.5):
         try:
-            return str(json.loads(file.with_suffix(".json").read_text())["run"])
-        except (OSError, ValueError, KeyError):
-            return ""
-    lock.release()
-    return None
+            lock.acquire(timeout=patience_seconds, poll_interval=0.01)
+        except Timeout:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                return str(json.loads(file.with_suffix(".json").read_text())["run"])
+        else:
+            file.with_suffix(".json").unlink(missing_ok=True)
+            lock.release()
+            return None
+    return ""
 
 
 def _busy_message(file: Path) -> str:

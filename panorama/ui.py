@@ -146,10 +146,11 @@ def choose_run(*, needs: str | None = None) -> Run:
     names = {run.id: run_title(run) for run in found}
     if asked and asked not in ids:
         st.warning(f"The run {text(asked)} is not here, or has not got that far. Showing the newest one instead.")
-    index = ids.index(asked) if asked in ids else 0
-    chosen = st.selectbox("Run", ids, index=index, format_func=names.__getitem__, key=f"run-{needs}-{asked}-{len(ids)}")
-    if chosen != asked:
-        st.query_params["run"] = chosen
+    key = f"run-{needs}"
+    if st.session_state.get(key) not in ids or asked != st.session_state.get(f"{key}-address"):
+        st.session_state[key] = asked if asked in ids else ids[0]  # a new address decides; after that the menu does
+    chosen: str = st.selectbox("Run", ids, format_func=names.__getitem__, key=key)
+    st.query_params["run"] = st.session_state[f"{key}-address"] = chosen
     return found[ids.index(chosen)]
 
 

@@ -5,6 +5,7 @@ import io
 import stat
 import struct
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ def test_pictures_and_csvs_are_unpacked_where_they_lie_in_the_zip(place: Path) -
     }  # fmt: skip
     assert folder.parent == place
     assert list(place.iterdir()) == [folder]
+
+
+def test_two_tabs_may_be_given_the_same_zip_at_the_same_time(place: Path) -> None:
+    data = zipped(*((f"{i}.jpg", JPEG) for i in range(200))).getvalue()
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: import_zip(io.BytesIO(data), place, "set.zip"), range(4)))
+    assert list(place.iterdir()) == [folders[0]]
+    assert set(folders) == {folders[0]}
+    assert files_below(folders[0]) == {f"{i}.jpg": JPEG for i in range(200)}
 
 
 def test_other_files_are_left_in_the_zip(place: Path) -> None:

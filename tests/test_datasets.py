@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,18 @@ def test_exact_path_comes_before_a_name_that_only_ends_alike(tmp_path: Path, hom
     assert cells(data) == {"new/1.png": [1]}
     (text,) = told(data, "duplicate-file")
     assert text.startswith("labels.csv, line 2: 'old/1.png' means the same picture as 'new/1.png'")
+
+
+def test_name_as_written_comes_before_one_in_another_case(tmp_path: Path, home: Path) -> None:
+    csv = "file,sea\nA.PNG,0\na.png,1\n"  # A.PNG is gone
+    assert cells(read(draw(tmp_path, "a.png"), home, csv)) == {"a.png": [1]}
+
+
+def test_link_among_the_pictures_is_called_a_link(tmp_path: Path, home: Path) -> None:
+    draw(tmp_path, "set/1.png", "elsewhere/2.png")
+    (tmp_path / "set" / "2.png").symlink_to(tmp_path / "elsewhere" / "2.png")
+    (text,) = told(read(tmp_path / "set", home, "file,sea\n1.png,1\n2.png,0\n"), "missing-file")
+    assert text.startswith("labels.csv, line 3: '2.png' is a link, and links are not followed.")
 
 
 def test_zip_with_one_folder_inside_is_read(tmp_path: Path, home: Path) -> None:
@@ -256,6 +269,20 @@ def test_file_name_that_is_not_utf8_can_be_shown(tmp_path: Path, home: Path) -> 
     assert text.encode("utf-8")
 
 
+def test_folder_whose_name_is_not_utf8_is_read_and_can_be_shown(tmp_path: Path, home: Path) -> None:
+    draw(tmp_path, "old/1.png", "old/2.png", "new/2.png")
+    try:
+        (tmp_path / "old").rename(tmp_path / "stra\udcdfe")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for _ in range(2):  # the second time from what was remembered
+        data = read(tmp_path, home, "f,sea\n1.png,1\n2.png,0\n")
+        assert cells(data) == {"1.png": [1]}
+        for problem in data.problems:
+            assert str(problem).encode("utf-8")
+        assert len(told(data, "ambiguous-file")) == 1
+
+
 def test_picture_that_was_repaired_is_looked_at_again(tmp_path: Path, home: Path) -> None:
     draw(tmp_path, "1.png", "2.png")
     sound = (tmp_path / "2.png").read_bytes()
@@ -365,6 +392,33 @@ def test_split_is_written_and_what_is_written_counts(hundred: Path, home: Path) 
     swapped = [line.replace(",test", ",TRAIN").replace(",train", ",test").replace("TRAIN", "train") for line in lines]
     file.write_text("\n".join(swapped) + "\n")
     assert read(hundred, home).splits == tuple("train" if split == "test" else "test" for split in data.splits)
+
+
+def test_split_of_names_with_line_breaks_is_written_and_what_is_written_counts(tmp_path: Path, home: Path) -> None:
+    draw(tmp_path, *(f"{i}\r.png" for i in range(10)))
+    csv = "file,sea\n" + "".join(f'"{i}\r.png",{i % 2}\n' for i in range(10))
+    data = read(tmp_path, home, csv)
+    (file,) = (home / "splits").iterdir()
+    assert file.read_bytes().count(b",test\n") == data.splits.count("test") == 2
+    file.write_bytes(file.read_bytes().replace(b",test\n", b",train\n"))
+    assert "test" not in read(tmp_path, home).splits
+
+
+def test_two_tabs_may_read_a_new_data_set_at_the_same_time(hundred: Path, home: Path) -> None:
+    data = read(hundred, home)
+    (file,) = (home / "splits").iterdir()
+    for _ in range(5):
+        file.unlink()
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: load(find_source(hundred), home).splits, range(8)))
+        assert set(found) == {data.splits}
+        assert [left.name for left in file.parent.iterdir()] == [file.name]
+
+
+def test_split_that_cannot_be_written_is_said(hundred: Path, home: Path) -> None:
+    (home / "splits").write_text("in the way")
+    with pytest.raises(PanoramaError, match="the split cannot be written down"):
+        read(hundred, home)
 
 
 def test_damaged_split_file_is_made_again(hundred: Path, home: Path) -> None:

@@ -268,6 +268,27 @@ def test_rows_cannot_be_changed_or_removed_by_sql(world: World, statement: str) 
     assert world.store.log("csv") == before
 
 
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_decision_is_not_called_saved_in_a_file_that_nobody_will_open_again(how: str, world: World, tmp_path: Path) -> None:
+    world.record("a")
+    copy = world.store.backup(tmp_path / "backups")
+    if how == "replaced":
+        copy.replace(world.path)
+    elif how == "moved":
+        world.path.rename(tmp_path / "elsewhere.sqlite")
+    else:
+        world.path.unlink()
+    with pytest.raises(
+        PanoramaError, match=r"NOT saved in .*moved, deleted or replaced while it was open. Start panorama again."
+    ):
+        world.record("b")
+    with pytest.raises(PanoramaError, match="moved, deleted or replaced"):
+        world.standing()
+    again = World(world.path)
+    assert again.standing() == ({"a": "change"} if how == "replaced" else {})
+    again.store.close()
+
+
 def test_file_of_a_newer_version_is_refused_and_left_alone(world: World) -> None:
     world.record("a")
     world.store._db.execute("PRAGMA user_version = 7")
