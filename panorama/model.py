@@ -85,7 +85,7 @@ def load_pretrained(model: Classifier, backbone: str, weights: str) -> str:
     """Loads the extractor's weights and returns what they are, in words. Raises PanoramaError.
 
     weights: "imagenet" (torchvision's, downloaded and hash-checked on first use), "none" (left random), or the path of a
-    state dict of the torchvision model or of a panorama model (loaded weights-only; .safetensors too). The last linear
+    state dict of the torchvision model (loaded weights-only; .safetensors too). The last linear
     layer of the file, if any, is not used.
     """
     if weights == "none":
@@ -144,8 +144,12 @@ def _state_from_file(path: Path) -> dict[str, Tensor]:
 
 
 def _load_extractor(model: Classifier, backbone: str, state: dict[str, Tensor], source: str) -> None:
-    prefix = "extractor." if any(key.startswith("extractor.") for key in state) else ""
-    given = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if any(key.startswith("extractor.") for key in state):
+        raise PanoramaError(
+            f"{source}: the model of a panorama run. It may have learned these very labels, and then no judgement is out of fold. "
+            "Give a state dict of the torchvision model."
+        )
+    given = state
     with torch.device("meta"):
         last, _ = _last_linear(torchvision.models.get_model(backbone, weights=None))
     given = {key: value for key, value in given.items() if not key.startswith(last + ".")}
