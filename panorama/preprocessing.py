@@ -13,6 +13,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Pictures are kept this much larger than the crop, so that augmentation has something to crop from (the seed: 256 -> 224).
 STORED_SIDE_FACTOR = 8 / 7
+TILE_SHARE = 0.6  # of the width and of the height, so that what one tile cuts through another shows whole
 # The seed's augmentation: rotation up to 15 degrees, crops of 80 to 100 % of the area, shape 3:4 to 4:3, mirrored or not.
 _MAX_DEGREES, _MIN_AREA, _MAX_ASPECT = 15.0, 0.8, 4 / 3
 VERSION = 1  # part of every cache key and checkpoint: raise it when the pixels that reach the network change
@@ -27,6 +28,19 @@ def for_evaluation(pixels: Tensor, image_size: int) -> Tensor:
     """uint8 (batch, side, side, 3) -> normalised float32 (batch, 3, image_size, image_size), the whole picture."""
     theta = torch.eye(2, 3).expand(len(pixels), 2, 3)
     return _resample(pixels, theta, image_size)
+
+
+def tiled_side(image_size: int) -> int:
+    """The side in pixels of the square that `for_tiles` cuts at its own resolution."""
+    return round(image_size / TILE_SHARE)
+
+
+def for_tiles(pixels: Tensor, image_size: int) -> Tensor:
+    """uint8 (batch, side, side, 3) -> (batch * 4, 3, image_size, image_size): the corners of each picture, overlapping."""
+    theta = torch.eye(2, 3).repeat(len(pixels) * 4, 1, 1) * TILE_SHARE
+    shift = 1 - TILE_SHARE
+    theta[:, :, 2] = torch.tensor([[x, y] for y in (-shift, shift) for x in (-shift, shift)]).repeat(len(pixels), 1)
+    return _resample(pixels.repeat_interleave(4, 0), theta, image_size)
 
 
 def for_training(pixels: Tensor, image_size: int, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from panorama import checkpoint, hardware, metrics, preprocessing, suspects
+from panorama import checkpoint, hardware, kernel, metrics, preprocessing, suspects
 from panorama.config import TrainConfig
 from panorama.crossval import OutOfFold, heads_judge, out_of_fold, trained_judge
 from panorama.datasets import DataSet, load, validation_part
@@ -36,7 +36,7 @@ from panorama.events import (
     StageEnded,
     StageStarted,
 )  # fmt: skip
-from panorama.features import Pixels, cached, extract, fingerprint
+from panorama.features import Pixels, cached, extract, extract_tiles, fingerprint
 from panorama.model import Classifier, build, calibrate_batchnorm, load_pretrained
 from panorama.runs import EventLog, Run, worker_lock, workspace, write_rows
 from panorama.training import TrainingData, TrainingState, predict_logits, train
@@ -45,6 +45,7 @@ OnEvent = Callable[[Event], None]
 OnProgress = Callable[[int, int], None]
 _LOG_EVERY_SECONDS = 0.2
 _CALIBRATION_IMAGES, _CALIBRATION_BATCH = 512, 64
+_SUSPECTS_WITH_NEIGHBOURS = 2000
 
 
 class _StopAskedError(Exception):
@@ -252,17 +253,34 @@ def _calibrate(
 def _features(
     model: Classifier, pixels: Pixels, data: DataSet, config: TrainConfig, dtype: torch.dtype, cache: Path, log: _Log
 ) -> npt.NDArray[np.float32]:
-    """Features of every image in plain view: for adaptation, for the predictions before training, and for the folds."""
-    contents = [picture.sha256 for picture in data.pictures]
-    key = [fingerprint(model), config.image_size, str(dtype), hardware.describe(hardware.device()), contents]
+    """Features of every image as a whole: for adaptation, for the predictions before training, and for the folds."""
     with log.stage("Computing features", len(pixels)) as advanced:
         return cached(
-            key,
+            _features_key(model, data, config, dtype),
             cache / "features",
             lambda: extract(
                 model, pixels, np.arange(len(pixels)), image_size=config.image_size, dtype=dtype, on_progress=advanced
             ),
         )
+
+
+def _views(
+    fresh: Classifier, whole: npt.NDArray[np.float32], data: DataSet, config: TrainConfig, dtype: torch.dtype, log: _Log
+) -> npt.NDArray[np.float32]:
+    """What heads judge folds by, and what finds look-alikes: the whole picture beside its four corners."""
+    large = Pixels(data.paths, data.images, preprocessing.tiled_side(config.image_size))
+    with log.stage("Computing features of corners", len(large)) as advanced:
+        tiles = cached(
+            ["tiles", preprocessing.TILE_SHARE, *_features_key(fresh, data, config, dtype)],
+            workspace() / "cache" / "features",
+            lambda: extract_tiles(fresh, large, image_size=config.image_size, dtype=dtype, on_progress=advanced),
+        )
+    return kernel.joined(whole, *np.split(tiles, 2, axis=1))
+
+
+def _features_key(model: Classifier, data: DataSet, config: TrainConfig, dtype: torch.dtype) -> list[object]:
+    contents = [picture.sha256 for picture in data.pictures]
+    return [fingerprint(model), config.image_size, str(dtype), hardware.describe(hardware.device()), contents]
 
 
 def _resume(job: Run, model: Classifier, log: _Log) -> TrainingState:
@@ -288,33 +306,58 @@ def _finish(
         logits = predict_logits(model, pixels, np.arange(len(pixels)), config.image_size, dtype, advanced)
     probabilities = torch.sigmoid(logits).numpy()
     _write_probabilities(job.folder / "predictions.csv", data, splits, probabilities)
+    seen = kernel.joined(features) if config.trains_folds else _views(fresh(), features, data, config, dtype, log)
     with log.stage("Out-of-fold probabilities", config.folds * config.fold_repeats, "folds") as advanced:
         judge = (
             trained_judge(fresh, pixels, data.targets, config, dtype=dtype, groups=data.groups, on_event=log.stop_if_asked)
             if config.trains_folds
-            else heads_judge(features, data.targets)
+            else heads_judge(seen, data.targets)
         )
         folds = out_of_fold(
             judge, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=data.groups,
             on_progress=advanced,
         )  # fmt: skip
     _write_probabilities(job.folder / "out_of_fold.csv", data, splits, folds.probabilities)
-    write_suspects(job.folder / "suspects.csv", data.images, splits.tolist(), data.labels, data.targets, folds.probabilities)
+    found = suspects.doubts(data.targets, folds.scores, folds.in_context, data.groups)
+    ranked = suspects.rank(
+        data.images, splits.tolist(), data.labels, data.targets, folds.probabilities, folds.in_context.clip(0, 1), folds.spread, found
+    )  # fmt: skip
+    write_suspects(job.folder / "suspects.csv", ranked)
+    if config.weights == "none":  # random features say little of what is alike; the trained ones do
+        seen = kernel.joined(extract(model, pixels, np.arange(len(pixels)), image_size=config.image_size, dtype=dtype))
+    write_neighbours(job.folder / "neighbours.csv", data, ranked, seen)
     values = _measured(job, data, splits, probabilities, folds, config)
     checkpoint.write_atomically(job.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
     for file in job.folder.glob("checkpoint*.safetensors"):  # only a run that did not finish resumes
         file.unlink()
 
 
-def write_suspects(
-    path: Path, images: Any, splits: Any, labels: Any, targets: npt.NDArray[np.int8], probabilities: npt.NDArray[np.float32]
-) -> None:
+def write_suspects(path: Path, ranked: list[suspects.Suspect]) -> None:
     """suspects.csv: every cell of every image, most doubtful first."""
-    ranked = suspects.rank(images, splits, labels, targets, probabilities, suspects.doubts(targets, probabilities))
     write_rows(
         path,
-        ["image", "split", "label", "given", "probability", "doubt", "kind", "rank"],
-        ((s.image, s.split, s.label, s.given, f"{s.probability:.6g}", f"{s.doubt:.6g}", s.kind, s.rank) for s in ranked),
+        ["image", "split", "label", "given", "probability", "in_context", "spread", "doubt", "kind", "reason", "rank"],
+        (
+            (s.image, s.split, s.label, s.given, f"{s.probability:.6g}", f"{s.in_context:.6g}", f"{s.spread:.3g}",
+             f"{s.doubt:.6g}", s.kind, s.reason, s.rank)
+            for s in ranked
+        ),
+    )  # fmt: skip
+
+
+def write_neighbours(path: Path, data: DataSet, ranked: list[suspects.Suspect], features: npt.NDArray[np.float32]) -> None:
+    """neighbours.csv: for the images of the first suspects, the five most similar images, near-duplicates marked."""
+    row_of = {image: row for row, image in enumerate(data.images)}
+    rows = np.array(list(dict.fromkeys(row_of[s.image] for s in ranked[:_SUSPECTS_WITH_NEIGHBOURS])), np.int64)
+    near, likeness = kernel.neighbours(features, rows)
+    write_rows(
+        path,
+        ["image", "neighbour", "similarity", "near_duplicate"],
+        (
+            (data.images[row], data.images[other], f"{value:.4f}", int(data.groups[row] == data.groups[other]))
+            for row, others, values in zip(rows.tolist(), near.tolist(), likeness.tolist(), strict=True)
+            for other, value in zip(others, values, strict=True)
+        ),
     )
 
 
@@ -367,7 +410,7 @@ def _measured(
                 + (
                     "models trained through both phases"
                     if config.trains_folds
-                    else "heads on features of the pretrained extractor"
+                    else "kernel heads on features of the pretrained extractor, of the whole picture and of its four corners"
                 )
                 + ", each judging only images that neither it nor a near-duplicate taught it"
             ),

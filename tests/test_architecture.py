@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "panorama"
 
-CORE = {"errors", "csvscan", "labels", "config", "events", "metrics", "suspects", "split", "charts"}
+CORE = {"errors", "csvscan", "labels", "config", "events", "metrics", "noise", "suspects", "split", "charts"}
 PICTURES = {"images", "terrain", "scenery", "demo"}  # Pillow and numpy, so that pages can show pictures without torch
 TORCH = {"preprocessing", "hardware", "model", "features", "training", "crossval", "checkpoint", "prediction"}
 STORAGE = {"archives", "pictures", "finding", "datasets", "runs", "reviews", "reviewing", "workspace"}
