@@ -8,6 +8,7 @@ import streamlit as st
 
 from panorama import charts, runs, ui
 from panorama.errors import PanoramaError
+from panorama.reviewing import in_all
 
 ui.ensure_entrypoint()
 
@@ -91,12 +92,37 @@ st.dataframe(
 )  # fmt: skip
 st.altair_chart(charts.loss_curves(h), key="loss-curves")
 
-st.subheader("What was corrected")
 try:
     standing = ui.review_store(runs.workspace()).current(run.fingerprint)
+    queue = ui.review_queue(run) if run.has("suspects.csv") else None
 except PanoramaError as error:
     ui.show_error(error)
     st.stop()
+
+st.subheader("How many errors are there?")
+if queue is None or not queue.has_evidence:
+    st.write("This run was made by an older version, whose doubts order cells but do not count errors. Train again to see it.")
+else:
+    counts, found = queue.errors(standing, queue.learned(standing)), queue.found(standing)
+    expected, low, high = in_all(counts)
+    st.write(
+        f"About **{expected:,.0f}** errors in all ({low:,.0f} to {high:,.0f}), {sum(found.values()):,} of them found so far."
+    )
+    st.dataframe(
+        pd.DataFrame(
+            [
+                {
+                    "label": c.label, "kind": c.kind, "expected": f"{c.expected:,.1f}", "19 times in 20": f"{c.low:,.0f} to {c.high:,.0f}",
+                    "found so far": found.get((c.label, c.kind), 0),
+                }
+                for c in counts
+            ]
+        ),
+        hide_index=True, key="errors",
+    )  # fmt: skip
+    st.caption("Errors that look like slips; errors on hard pictures are counted only in part, so take it as a floor.")
+
+st.subheader("What was corrected")
 changes = [d for d in standing.values() if d.verdict == "change"]
 kept = sum(d.verdict == "keep" for d in standing.values())
 if not standing:
@@ -114,7 +140,7 @@ else:
         path_of = dict(zip(images, paths, strict=True))
         surest = sorted((d for d in changes if d.image in path_of), key=lambda d: -(d.doubt or 0))
         cards = [
-            f'<div class="pn-card">{ui.picture_html(run.picture_path(path_of[d.image]), 480, d.image)}<div class="pn-body">'
+            f'<div class="pn-card">{ui.run_picture_html(run, path_of[d.image], 480, d.image)}<div class="pn-body">'
             f'<div class="pn-name">{ui.esc(d.image)}</div>{ui.esc(d.label)}: {"no → yes" if d.given == 0 else "yes → no"}</div></div>'
             for d in surest[ui.pager(len(surest), 12, "corrections")]
         ]

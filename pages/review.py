@@ -4,7 +4,7 @@ import streamlit as st
 
 from panorama import datasets, runs, ui
 from panorama.errors import PanoramaError
-from panorama.reviewing import ReviewQueue, bundle, open_queue
+from panorama.reviewing import bundle, in_all
 from panorama.reviews import Verdict, change_log
 
 ui.ensure_entrypoint()
@@ -14,16 +14,9 @@ run = ui.choose_run(needs="suspects.csv")
 home = runs.workspace()
 
 
-@st.cache_resource(show_spinner="Reading suspects", max_entries=3)
-def queue_of(folder: str, stamp: int) -> ReviewQueue:
-    """The run's suspects with everything the page shows of them; read once for the server."""
-    del folder, stamp  # the cache key
-    return open_queue(run)
-
-
 try:
     store = ui.review_store(home)
-    queue = queue_of(str(run.folder), (run.folder / "suspects.csv").stat().st_mtime_ns)
+    queue = ui.review_queue(run)
     standing = store.current(queue.fingerprint)
 except PanoramaError as error:
     ui.show_error(error)
@@ -31,30 +24,42 @@ except PanoramaError as error:
 
 st.caption(
     "Cells in order of doubt: how likely the CSV is wrong, judged by models that never saw that picture. "
-    "Of such suspects about half are usually fine, so look before you change."
+    "The doubts learn from each decision. Look before you change."
 )
-left, middle, right, last = st.columns([1, 1, 1, 1])
-label = left.selectbox("Label", ["all labels", *queue.labels], key="label")
+every_label = ui.apart("all labels", queue.labels)
 kinds = {"all": "missing and extra", "missing": "missing: CSV says no", "extra": "extra: CSV says yes"}
-kind = middle.selectbox("Kind", list(kinds), format_func=kinds.__getitem__, key="kind")
-split = right.selectbox("Split", ["all", *sorted(set(queue.splits))], key="split")
-reviewer = last.text_input("Your name (goes into the log)", key="reviewer")
+first, second, third, fourth, fifth = st.columns(5)
+label = first.selectbox("Label", [every_label, *queue.labels], key="label")
+kind = second.selectbox("Kind", list(kinds), format_func=kinds.__getitem__, key="kind")
+split = third.selectbox("Split", ["all", *sorted(set(queue.splits))], key="split")
+order = fourth.selectbox("Order", ["by cell", "by image"], key="order", help="By image: all cells of a picture together.")
+reviewer = fifth.text_input("Your name (goes into the log)", key="reviewer")
 
+doubts = queue.learned(standing)
 waiting = queue.waiting(
     standing,
-    label=None if label == "all labels" else label,
+    doubts,
+    label=None if label == every_label else label,
     kind=None if kind == "all" else kind,
     split=None if split == "all" else split,
+    by_image=order == "by image",
 )
 changes = {cell: 1 - d.given for cell, d in standing.items() if d.verdict == "change"}
 kept = sum(d.verdict == "keep" for d in standing.values())
 skipped = sum(d.verdict == "skip" for d in standing.values())
-worth = int((queue.doubts[waiting] >= 0.1).sum())
-ui.facts(
+figures: list[tuple[str, object] | tuple[str, object, str]] = [
     ("Decided", f"{len(changes) + kept:,}", f"{len(changes):,} to change, {kept:,} kept"),
     ("Skipped", f"{skipped:,}"),
-    ("Left to look at", f"{worth:,}", f"doubt over 0.1, of {len(waiting):,} cells"),
-)
+    ("Waiting", f"{len(waiting):,}", f"cells, {int((doubts[waiting] >= 0.1).sum()):,} of doubt over 0.1"),
+]
+if len(waiting):
+    wrong = round(float(doubts[waiting[:20]].sum()))
+    note = f"{'is' if wrong == 1 else 'are'} wrong, by their doubts"
+    figures.append((f"Of the next {len(waiting[:20])}", f"about {wrong}" if wrong else "hardly any", note))
+if queue.has_evidence:
+    expected, low, high = in_all(queue.errors(standing, doubts))
+    figures.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f} in the CSV; a floor, see the report"))
+ui.facts(*figures)
 
 
 def decide(verdict: Verdict, cell: int) -> None:
@@ -63,7 +68,7 @@ def decide(verdict: Verdict, cell: int) -> None:
         store.record(
             csv=queue.fingerprint, image=queue.images[queue.image_of[cell]], label=queue.labels[queue.label_of[cell]],
             given=int(queue.given[cell]), verdict=verdict, reviewer=reviewer, probability=float(queue.probabilities[cell]),
-            doubt=float(queue.doubts[cell]), run=run.id,
+            doubt=float(doubts[cell]), run=run.id,
         )  # fmt: skip
         st.session_state["told"] = ""
     except PanoramaError as error:
@@ -86,17 +91,15 @@ if len(waiting):
     cell = int(waiting[0])
     i, k = int(queue.image_of[cell]), int(queue.label_of[cell])
     image, name = queue.images[i], queue.labels[k]
-    picture, panel = st.container(key="workbench").columns([3, 2])
+    workbench = st.container(key="workbench")
+    picture, panel = workbench.columns([3, 2])
     with picture:
-        st.html(ui.picture_html(run.picture_path(queue.paths[i]), 1400, image, "pn-photo"))
+        st.html(ui.run_picture_html(run, queue.paths[i], 1400, image, "pn-photo"))
         st.caption(ui.text(f"{image} · {queue.splits[i]}"))
     with panel:
         st.subheader(f"Is “{ui.text(name)}” in this picture?")
         given = bool(queue.given[cell])
-        st.write(
-            f"The CSV says **{'yes' if given else 'no'}**. A model that never saw this picture gives it **{queue.probabilities[cell]:.2f}**. "
-            f"Doubt **{queue.doubts[cell]:.2f}** that the label is {'extra' if given else 'missing'}."
-        )
+        st.write(f"The CSV says **{'yes' if given else 'no'}**, so the label may be {'extra' if given else 'missing'}.")
         change = f"Change to {'no' if given else 'yes'}"
         # The keys name the cell: a late click on a button that is gone is dropped, never given to the next picture.
         buttons = st.container(horizontal=True)
@@ -104,6 +107,14 @@ if len(waiting):
         buttons.button(f"Keep {'yes' if given else 'no'}", key=f"keep-{cell}", on_click=decide, args=("keep", cell))
         buttons.button("Skip", key=f"skip-{cell}", on_click=decide, args=("skip", cell))
         st.button("Undo the last decision", key="undo", on_click=undo, disabled=not standing)
+        st.html(ui.why_html(queue, cell, float(doubts[cell])))
+    near, others = workbench.columns([3, 2])
+    with near:
+        st.markdown("**The pictures most like it, and what the CSV says of them**")
+        cards = [ui.neighbour_card(run, queue, cell, neighbour) for neighbour in queue.neighbours(i)]
+        st.html(f'<div class="pn-grid pn-near">{"".join(cards)}</div>' if cards else "The run kept none for this picture.")
+    with others:
+        st.markdown("**All its labels**")
         rows = "".join(
             f'<tr class="{"pn-asked" if other == k else ""}"><td>{ui.esc(queue.labels[other])}</td><td>{"yes" if queue.targets[i, other] else "no"}</td>'
             f"<td>{ui.bar_html(float(queue.by_image[i, other]))}</td><td>{ui.esc(queue.verdict(standing, i, other))}</td></tr>"

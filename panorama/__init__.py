@@ -4,7 +4,7 @@ The map, from the ground up (a module imports only what stands above it; tests/t
 
     core      errors, csvscan, labels, config, events, metrics, noise, suspects, split, charts
     pictures  images; terrain, scenery, demo (drawn pictures)
-    torch     preprocessing, hardware, model, features, training, crossval, checkpoint, prediction
+    torch     preprocessing, hardware, model, features, training, kernel, crossval, checkpoint, prediction
     storage   archives, pictures, finding, datasets, runs, reviews, reviewing, workspace
     shell     worker, launch, terminal, ui, __main__
 

@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from panorama import datasets, finding, runs
 from panorama.archives import import_zip
 from panorama.config import TrainConfig, demo_config
+from panorama.csvscan import csv_text
 from panorama.errors import PanoramaError
 from panorama.labels import read_decisions
+from panorama.reviewing import open_queue
 from panorama.runs import Run
 
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -80,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
 
     suspects = commands.add_parser("suspects", help="every cell of every image, the most doubtful first")
     suspects.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    suspects.add_argument(
+        "--kind", choices=["missing", "extra"], help="only cells where the CSV says no (missing) or yes (extra)"
+    )
+    suspects.add_argument("--images", action="store_true", help="one row an image, by how likely any cell of it is wrong")
     suspects.add_argument("--out", metavar="CSV", type=Path, help="write them here (default: the first 20 on standard output)")
     suspects.set_defaults(run=_suspects)
 
@@ -283,15 +291,43 @@ def _suspects(options: argparse.Namespace) -> int:
         raise PanoramaError(
             f"{run.id} has no suspects yet: it is {run.state()}. Let it finish: python -m panorama resume {run.folder}"
         )
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        _, rows = runs.read_rows(path)
-        options.out.write_bytes(path.read_bytes())
-        print(f"{options.out}: {len(rows):,} cells, most doubtful first.")
+    header, rows = _suspect_images(run, options.kind) if options.images else _suspect_cells(path, options.kind)
+    if options.out is None:
+        print(csv_text([header, *rows[:20]]).encode(errors="replace").decode(), end="")
         return 0
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:21]:
-        print(line)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if options.images or options.kind:
+        runs.write_rows(options.out, header, rows)
+    else:
+        options.out.write_bytes(path.read_bytes())
+    print(f"{options.out}: {len(rows):,} {'images' if options.images else 'cells'}, most doubtful first.")
     return 0
+
+
+def _suspect_cells(path: Path, kind: str | None) -> tuple[list[str], list[list[str]]]:
+    """The rows of suspects.csv, all columns; those of one kind, where one is wanted."""
+    header, rows = runs.read_rows(path)
+    if kind is None:
+        return header, rows
+    if "kind" not in header:
+        raise PanoramaError(f"{path}: damaged; expected a column kind. Resume the run, or start a new one.")
+    column = header.index("kind")
+    return header, [row for row in rows if row[column] == kind]
+
+
+def _suspect_images(run: Run, kind: str | None) -> tuple[list[str], list[list[str]]]:
+    """One row an image with a cell of that kind, the likeliest to have an error first: its worst cell, then the image as a whole."""
+    queue = open_queue(run)
+    chosen = np.arange(len(queue.doubts)) if kind is None else np.flatnonzero(queue.given == (kind == "extra"))
+    worst, whole = queue.by_whole_image(chosen)
+    order = [row for row in np.argsort(-whole, kind="stable").tolist() if worst[row] >= 0]
+    rows = []
+    for row in order:
+        cell = int(worst[row])
+        worst_kind = "extra" if queue.given[cell] else "missing"
+        rows.append([queue.images[row], queue.splits[row], queue.labels[queue.label_of[cell]], worst_kind,
+                     f"{queue.doubts[cell]:.6g}", f"{whole[row]:.6g}"])  # fmt: skip
+    return ["image", "split", "worst_label", "kind", "worst_cell", "whole_image"], rows
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -88,14 +88,7 @@ def near_duplicate_groups(
     plain seas (0.977, but 21 bits).
     """
     n_images = len(hashes)
-    parent = np.arange(n_images)
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
+    links: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
     values = _standardised(thumbnails)  # (n_images, n_values); the product of two rows is their correlation
     step = max(1, _MAX_BLOCK // max(1, n_images))
     for start in range(0, n_images, step):
@@ -103,9 +96,26 @@ def near_duplicate_groups(
         first, second = np.nonzero(block >= min_correlation)
         first, second = first[first < second] + start, second[first < second] + start
         close = np.bitwise_count(hashes[first] ^ hashes[second]) <= max_bits
-        for i, j in zip(first[close].tolist(), second[close].tolist(), strict=True):
-            parent[root(j)] = root(i)
-    return np.array([root(i) for i in range(n_images)], dtype=np.int64)
+        links.append((first[close], second[close]))
+    empty = np.zeros(0, np.int64)
+    first, second = (np.concatenate([empty, *side]) for side in zip(*links, strict=True)) if links else (empty, empty)
+    return linked(np.arange(n_images), first, second)
+
+
+def linked(groups: npt.NDArray[np.int64], first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The groups, with those of the images at `first` and `second` made one, pair by pair; an id is the position of a member."""
+    _, member, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    parent = member[group_of].astype(np.int64)
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
+        return i
+
+    for i, j in zip(first.tolist(), second.tolist(), strict=True):
+        parent[root(j)] = root(i)
+    return np.array([root(i) for i in range(len(groups))], dtype=np.int64)
 
 
 def _standardised(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

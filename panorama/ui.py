@@ -14,11 +14,13 @@ from panorama.datasets import DataSet, load
 from panorama.errors import PanoramaError
 from panorama.finding import Source
 from panorama.images import PictureError, thumbnail_jpeg
+from panorama.reviewing import Neighbour, ReviewQueue, open_queue
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
 from panorama.workspace import current_source
 
 _KEPT_DATA_SETS = 4
+_NEIGHBOUR_SIDE = 160
 _PROJECT = Path(__file__).resolve().parent.parent
 _PAGES = (
     ("start", "Start"),
@@ -165,6 +167,25 @@ def review_store(home: Path) -> ReviewStore:
     return ReviewStore(home / "reviews.sqlite")
 
 
+@st.cache_resource(show_spinner="Reading suspects", max_entries=3)
+def _queue_of(folder: str, stamps: tuple[int, ...]) -> ReviewQueue:
+    del stamps  # part of the cache key
+    return open_queue(Run(Path(folder)))
+
+
+def review_queue(run: Run) -> ReviewQueue:
+    """The run's suspects with everything the pages show of them; read once for the server. Raises PanoramaError."""
+    files = [run.folder / name for name in ("suspects.csv", "neighbours.csv")]
+    return _queue_of(str(run.folder), tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files))
+
+
+def apart(word: str, names: Sequence[str]) -> str:
+    """The word, in brackets where one of the names is the same: menus tell their entries by what is written there."""
+    while word in names:
+        word = f"({word})"
+    return word
+
+
 # --- pictures ----------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +216,14 @@ def picture_html(path: Path, side: int, alt: str, css_class: str = "pn-picture")
     return f'<img class="{css_class}" src="{url}" alt="{esc(alt)}">'
 
 
+def run_picture_html(run: Run, relative: str, side: int, alt: str, css_class: str = "pn-picture") -> str:
+    """As `picture_html`, for a path of the run's data set; one that leads outside is said in words, not opened."""
+    try:
+        return picture_html(run.picture_path(relative), side, alt, css_class)
+    except PanoramaError as error:
+        return f'<div class="pn-body pn-quiet">{esc(error)}</div>'
+
+
 def esc(value: object) -> str:
     """A user's string for HTML."""
     return html.escape(str(value), quote=True)
@@ -203,6 +232,37 @@ def esc(value: object) -> str:
 def grid(cards: Sequence[str], *, card_width: int = 210) -> None:
     """Cards (HTML) side by side, as many as fit."""
     st.html(f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>')
+
+
+def why_html(queue: ReviewQueue, cell: int, doubt: float) -> str:
+    """What speaks for and against the value of a cell, as a card: numbers, then plain sentences. doubt: as it stands now."""
+    spread = float(queue.spread[cell])
+    size = esc(f"{spread:.2f}" if spread >= 0.005 else "<0.01")
+    over_repeats = f'<span class="pn-quiet">± {size} over repeats</span>' if spread > 0 else ""
+    rows = [("model, out of fold", f"{bar_html(float(queue.probabilities[cell]))} {over_repeats}")]
+    if queue.has_evidence:
+        rows.append(("with its other labels", bar_html(float(queue.in_context[cell]))))
+    first = float(queue.doubts[cell])
+    before = f'<span class="pn-quiet">({first:.2f} in the run)</span>' if abs(doubt - first) >= 0.01 else ""
+    rows.append(("doubt", f"{bar_html(doubt)} {before}"))
+    table = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
+    sentences = "".join(f"<p>{esc(sentence)}</p>" for sentence in queue.why(cell))
+    return f'<div class="pn-card pn-why"><table>{table}</table>{sentences}</div>'
+
+
+def neighbour_card(run: Run, queue: ReviewQueue, cell: int, neighbour: Neighbour) -> str:
+    """A picture like the cell's: what the CSV says there for the same label, and all labels it gives."""
+    other, label = queue.disagrees(cell, neighbour), queue.labels[queue.label_of[cell]]
+    alike = "near-duplicate" if neighbour.near_duplicate else f"similarity {neighbour.similarity:.2f}"
+    warned = '<div class="pn-verdict pn-bad">near-duplicate, other value</div>' if other and neighbour.near_duplicate else ""
+    says = "yes" if queue.targets[neighbour.row, queue.label_of[cell]] else "no"
+    return (
+        f'<div class="pn-card{" pn-wrong" if warned else ""}">'
+        f"{run_picture_html(run, queue.paths[neighbour.row], _NEIGHBOUR_SIDE, neighbour.name)}"
+        f'<div class="pn-body"><div class="pn-name">{esc(neighbour.name)}</div>'
+        f"{warned or f'<div class=pn-quiet>{alike}</div>'}"
+        f'<div>{esc(label)}: <b>{says}</b></div><div class="pn-quiet">{esc(", ".join(neighbour.labels) or "no label")}</div></div></div>'
+    )
 
 
 def facts(*entries: tuple[str, object] | tuple[str, object, str]) -> None:

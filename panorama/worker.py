@@ -39,6 +39,7 @@ from panorama.events import (
 from panorama.features import Pixels, cached, extract, extract_tiles, fingerprint
 from panorama.model import Classifier, build, calibrate_batchnorm, load_pretrained
 from panorama.runs import EventLog, Run, worker_lock, workspace, write_rows
+from panorama.split import linked
 from panorama.training import TrainingData, TrainingState, predict_logits, train
 
 OnEvent = Callable[[Event], None]
@@ -307,25 +308,27 @@ def _finish(
     probabilities = torch.sigmoid(logits).numpy()
     _write_probabilities(job.folder / "predictions.csv", data, splits, probabilities)
     seen = kernel.joined(features) if config.trains_folds else _views(fresh(), features, data, config, dtype, log)
+    # Random features say nothing of what is alike; there the pixels' hashes must do.
+    groups = data.groups if config.weights == "none" else linked(data.groups, *kernel.look_alikes(seen))
     with log.stage("Out-of-fold probabilities", config.folds * config.fold_repeats, "folds") as advanced:
         judge = (
-            trained_judge(fresh, pixels, data.targets, config, dtype=dtype, groups=data.groups, on_event=log.stop_if_asked)
+            trained_judge(fresh, pixels, data.targets, config, dtype=dtype, groups=groups, on_event=log.stop_if_asked)
             if config.trains_folds
             else heads_judge(seen, data.targets)
         )
         folds = out_of_fold(
-            judge, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=data.groups,
+            judge, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=groups,
             on_progress=advanced,
         )  # fmt: skip
     _write_probabilities(job.folder / "out_of_fold.csv", data, splits, folds.probabilities)
-    found = suspects.doubts(data.targets, folds.scores, folds.in_context, data.groups)
+    found = suspects.doubts(data.targets, folds.scores, folds.in_context, groups)
     ranked = suspects.rank(
         data.images, splits.tolist(), data.labels, data.targets, folds.probabilities, folds.in_context.clip(0, 1), folds.spread, found
     )  # fmt: skip
     write_suspects(job.folder / "suspects.csv", ranked)
     if config.weights == "none":  # random features say little of what is alike; the trained ones do
         seen = kernel.joined(extract(model, pixels, np.arange(len(pixels)), image_size=config.image_size, dtype=dtype))
-    write_neighbours(job.folder / "neighbours.csv", data, ranked, seen)
+    write_neighbours(job.folder / "neighbours.csv", data, groups, ranked, seen)
     values = _measured(job, data, splits, probabilities, folds, config)
     checkpoint.write_atomically(job.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
     for file in job.folder.glob("checkpoint*.safetensors"):  # only a run that did not finish resumes
@@ -345,7 +348,13 @@ def write_suspects(path: Path, ranked: list[suspects.Suspect]) -> None:
     )  # fmt: skip
 
 
-def write_neighbours(path: Path, data: DataSet, ranked: list[suspects.Suspect], features: npt.NDArray[np.float32]) -> None:
+def write_neighbours(
+    path: Path,
+    data: DataSet,
+    groups: npt.NDArray[np.int64],
+    ranked: list[suspects.Suspect],
+    features: npt.NDArray[np.float32],
+) -> None:
     """neighbours.csv: for the images of the first suspects, the five most similar images, near-duplicates marked."""
     row_of = {image: row for row, image in enumerate(data.images)}
     rows = np.array(list(dict.fromkeys(row_of[s.image] for s in ranked[:_SUSPECTS_WITH_NEIGHBOURS])), np.int64)
@@ -354,7 +363,7 @@ def write_neighbours(path: Path, data: DataSet, ranked: list[suspects.Suspect], 
         path,
         ["image", "neighbour", "similarity", "near_duplicate"],
         (
-            (data.images[row], data.images[other], f"{value:.4f}", int(data.groups[row] == data.groups[other]))
+            (data.images[row], data.images[other], f"{value:.4f}", int(groups[row] == groups[other]))
             for row, others, values in zip(rows.tolist(), near.tolist(), likeness.tolist(), strict=True)
             for other, value in zip(others, values, strict=True)
         ),

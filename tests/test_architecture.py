@@ -12,7 +12,7 @@ PACKAGE = ROOT / "panorama"
 
 CORE = {"errors", "csvscan", "labels", "config", "events", "metrics", "noise", "suspects", "split", "charts"}
 PICTURES = {"images", "terrain", "scenery", "demo"}  # Pillow and numpy, so that pages can show pictures without torch
-TORCH = {"preprocessing", "hardware", "model", "features", "training", "crossval", "checkpoint", "prediction"}
+TORCH = {"preprocessing", "hardware", "model", "features", "training", "kernel", "crossval", "checkpoint", "prediction"}
 STORAGE = {"archives", "pictures", "finding", "datasets", "runs", "reviews", "reviewing", "workspace"}
 SHELL = {"worker", "launch", "ui", "terminal", "__main__", "__init__"}
 

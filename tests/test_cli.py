@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import COLOURS, ROOT, patch_picture, shared
 
+from panorama import runs
+from panorama.config import TrainConfig
+from panorama.datasets import load
+from panorama.finding import find_source, with_layouts
+
 
 def panorama(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -68,8 +73,9 @@ def test_the_journey_from_training_to_a_corrected_csv(
     suspects = rows(tmp_path / "suspects.csv")
     assert len(suspects) == 64 * len(COLOURS)
     printed = panorama("suspects", run).stdout.splitlines()
-    assert printed[0] == "image,split,label,given,probability,doubt,kind,rank"
+    assert printed[0] == "image,split,label,given,probability,in_context,spread,doubt,kind,reason,rank"
     assert len(printed) == 21
+    assert (tmp_path / "suspects.csv").read_bytes() == (run / "suspects.csv").read_bytes()
 
     assert panorama("predict", run, folder / "test", "--out", tmp_path / "p.csv").returncode == 0
     predictions = rows(tmp_path / "p.csv")
@@ -93,6 +99,50 @@ def test_the_journey_from_training_to_a_corrected_csv(
 
     resumed = panorama("resume", run)
     assert (resumed.returncode, "nothing to resume" in resumed.stdout) == (0, True)
+
+
+def a_ranked_run(folder: Path, home: Path) -> Path:
+    """A run of two images with two labels, its suspects written by hand; the doubts of an image are .5 and .4, or .6 and 0."""
+    (folder / "train_label.csv").write_text("file,red,blue\ntrain_000.jpg,0,1\n")
+    (folder / "test_label.csv").write_text("file,red,blue\ntest_000.jpg,0,0\n")
+    run = runs.create(load(with_layouts(find_source(folder)), home), TrainConfig(), home)
+    a, b = ("train_000.jpg", "train"), ("test_000.jpg", "test")
+    runs.write_rows(
+        run.folder / "split.csv", ["image", "split", "path"], [(*a, "train/train_000.jpg"), (*b, "test/test_000.jpg")]
+    )
+    runs.write_rows(run.folder / "out_of_fold.csv", ["image", "split", "red", "blue"], [(*a, 0.9, 0.1), (*b, 0.9, 0.1)])
+    runs.write_rows(
+        run.folder / "suspects.csv",
+        ["image", "split", "label", "given", "probability", "in_context", "spread", "doubt", "kind", "reason", "rank"],
+        [
+            (*b, "red", 0, 0.9, 0.8, 0.01, 0.6, "missing", "slip", 1), (*a, "red", 0, 0.9, 0.8, 0.01, 0.5, "missing", "slip", 2),
+            (*a, "blue", 1, 0.1, 0.2, 0.01, 0.4, "extra", "hard", 3), (*b, "blue", 0, 0.1, 0.2, 0.01, 0, "missing", "hard", 4),
+        ],
+    )  # fmt: skip
+    return run.folder
+
+
+def test_suspects_of_one_kind_and_one_row_an_image(seed_folder: Callable[..., Path], home: Path, tmp_path: Path) -> None:
+    run = a_ranked_run(seed_folder(1, 1), home)
+    assert panorama("suspects", run).stdout.splitlines()[1] == "test_000.jpg,test,red,0,0.9,0.8,0.01,0.6,missing,slip,1"
+    extra = panorama("suspects", run, "--kind", "extra").stdout.splitlines()
+    assert extra[1:] == ["train_000.jpg,train,blue,1,0.1,0.2,0.01,0.4,extra,hard,3"]
+    images = panorama("suspects", run, "--images").stdout.splitlines()
+    assert images == [
+        "image,split,worst_label,kind,worst_cell,whole_image",
+        "train_000.jpg,train,red,missing,0.5,0.7",  # 1 - 0.5 * 0.6
+        "test_000.jpg,test,red,missing,0.6,0.6",
+    ]
+    assert panorama("suspects", run, "--images", "--kind", "extra").stdout.splitlines()[1:] == [
+        "train_000.jpg,train,blue,extra,0.4,0.4"
+    ]
+    assert "2 images" in panorama("suspects", run, "--images", "--out", tmp_path / "images.csv").stdout
+    assert (tmp_path / "images.csv").read_text().splitlines() == images
+    panorama("suspects", run, "--kind", "extra", "--out", tmp_path / "extra.csv")
+    assert (tmp_path / "extra.csv").read_text().splitlines() == extra
+    panorama("suspects", run, "--out", tmp_path / "all.csv")
+    assert (tmp_path / "all.csv").read_bytes() == (run / "suspects.csv").read_bytes()
+    assert panorama("suspects", run, "--kind", "odd").returncode == 2
 
 
 def test_bad_usage_is_exit_code_2() -> None:

@@ -40,7 +40,7 @@ def attempt(tmp_path: Path, home: Path, n: int, header: str, row: Row, **changes
     assert "unexpected" not in message, message
     if status != "complete":
         return message
-    for name in ("before.csv", "predictions.csv", "out_of_fold.csv", "suspects.csv"):
+    for name in ("before.csv", "predictions.csv", "out_of_fold.csv", "suspects.csv", "neighbours.csv"):
         with (run.folder / name).open(newline="", encoding="utf-8") as stream:
             for line in csv.reader(stream):
                 assert "nan" not in [cell.lower() for cell in line]

@@ -97,6 +97,8 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
             asked = page.get_by_role("heading", name="in this picture?")
             expect(asked).to_be_visible(timeout=30_000)
             question = asked.inner_text()
+            expect(page.locator(".pn-why")).to_contain_text("with its other labels")
+            expect(page.locator(".pn-near .pn-card")).to_have_count(5)
             page.get_by_role("button", name="Change to").click()
             expect(asked.or_(page.get_by_text("Every suspect"))).to_be_visible()
             page.wait_for_function("() => true")
@@ -126,6 +128,7 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         no_traceback(page)
         page.goto(f"{address}/report")
         expect(page.get_by_text("2 cells changed, 0 looked at and kept.")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("2 of them found so far")).to_be_visible()
         outside = [url for url in requests if not url.startswith((address, "data:", "blob:", "about:"))]
         assert not outside, outside
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, ROOT, patch_picture
+from conftest import COLOURS, QUICK, ROOT, patch_picture
 from streamlit.testing.v1 import AppTest
 
 from panorama import runs
@@ -75,6 +75,86 @@ def test_review_stores_each_decision_and_takes_it_back(finished: Run, home: Path
     next(button for button in app.button if button.label.startswith("Undo")).click().run()
     assert [row.verdict for row in ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)][-1] == "undo"
     assert len(ReviewStore(home / "reviews.sqlite").current(finished.fingerprint)) == 2
+
+
+def test_review_says_why_shows_what_is_alike_and_how_many_are_wrong(finished: Run) -> None:
+    app = open_page("review")
+    sound(app)
+    said = words(app)
+    assert "model, out of fold" in said
+    assert "with its other labels" in said
+    assert said.count('class="pn-card') == 1 + 5, "why, and five pictures most like it"
+    assert "Of the next 20" in said
+    assert "Errors in all" in said
+    (finished.source.root / "train" / "train_000.jpg").unlink()
+    for path in (finished.source.root / "test").glob("*.jpg"):
+        path.write_bytes(b"not a picture")
+    app.selectbox(key="split").set_value("test").run()
+    sound(app)
+    assert "cannot be read any more" in words(app)
+
+
+def test_review_by_image_stays_with_a_picture_until_it_is_decided(finished: Run, home: Path) -> None:
+    from panorama.reviews import ReviewStore
+
+    app = open_page("review")
+    app.selectbox(key="order").set_value("by image").run()
+    for _ in COLOURS:
+        next(button for button in app.button if button.label.startswith("Keep")).click().run()
+        sound(app)
+    log = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)
+    assert len({row.image for row in log}) == 1
+    assert sorted(row.label for row in log) == sorted(COLOURS)
+
+
+def test_a_run_of_an_older_version_can_still_be_reviewed(finished: Run) -> None:
+    path = finished.folder / "suspects.csv"
+    header, rows = runs.read_rows(path)
+    kept = [header.index(name) for name in ("image", "split", "label", "given", "probability", "doubt", "kind", "rank")]
+    runs.write_rows(path, [header[n] for n in kept], [[row[n] for n in kept] for row in rows])
+    (finished.folder / "neighbours.csv").unlink()
+    app = open_page("review")
+    sound(app)
+    assert "The run kept none for this picture." in words(app)
+    assert "with its other labels" not in words(app)
+    app = open_page("report")
+    sound(app)
+    assert "made by an older version" in words(app)
+
+
+def test_the_report_counts_errors_by_label_and_kind(finished: Run) -> None:
+    app = open_page("report")
+    sound(app)
+    assert "take it as a floor" in words(app)
+    table = next(frame.value for frame in app.dataframe if "expected" in frame.value.columns)
+    assert [(row.label, row.kind) for row in table.itertuples()] == [(c, kind) for c in COLOURS for kind in ("missing", "extra")]
+    assert finished.has("suspects.csv")
+
+
+def test_a_picture_path_that_leads_outside_is_said_in_words(finished: Run) -> None:
+    path = finished.folder / "split.csv"
+    header, rows = runs.read_rows(path)
+    runs.write_rows(path, header, [[image, split, "../../outside.jpg"] for image, split, _ in rows])
+    app = open_page("review")
+    sound(app)
+    assert "is outside the data set" in words(app)
+
+
+def test_a_label_named_like_the_menu_entry_for_all_can_be_chosen(home: Path, seed_folder: Callable[..., Path]) -> None:
+    root = seed_folder(12, 6)
+    for split in ("train", "test"):
+        sheet = root / f"{split}_label.csv"
+        sheet.write_text(sheet.read_text().replace("file,red,", "file,all labels,"))
+    source = with_layouts(find_source(root))
+    remember(home, source)
+    run = runs.create(load(source, home), TrainConfig(**{**QUICK, "fold_models": "heads"}), home)
+    assert work(run.folder) == "complete"
+    app = open_page("review")
+    assert app.selectbox(key="label").value == "(all labels)"
+    app.selectbox(key="label").set_value("all labels").run()
+    sound(app)
+    assert "Is “all labels” in this picture?" in words(app)
+    assert ">18<" in words(app), "cells of one label: an image each"
 
 
 def test_labels_and_names_that_look_like_markup_are_shown_literally(home: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 from panorama.images import difference_hash
 from panorama.pictures import Picture, duplicate_groups, scan
 from panorama.scenery import draw_scene
-from panorama.split import near_duplicate_groups, stratify
+from panorama.split import linked, near_duplicate_groups, stratify
 
 
 def random_targets(n_images: int, shares: list[float], seed: int = 0) -> np.ndarray:
@@ -226,3 +226,12 @@ def test_copies_among_real_photos_are_found_and_look_alikes_are_not(tmp_path: Pa
     groups = duplicate_groups(pictures)
     found = [tuple(n for n, g in zip(names, groups, strict=True) if g == group) for group in dict.fromkeys(groups.tolist())]
     assert found == [*copies, *((name,) for name in others)]
+
+
+def test_linking_joins_whole_groups_and_leaves_the_others_alone() -> None:
+    groups = np.array([7, 3, 7, 9, 3, 5])  # ids of any size
+    found = linked(groups, np.array([0]), np.array([3]))
+    assert [sorted(np.flatnonzero(found == value)) for value in dict.fromkeys(found.tolist())] == [[0, 2, 3], [1, 4], [5]]
+    nothing = np.zeros(0, np.int64)
+    assert linked(np.array([1, 1, 0]), nothing, nothing).tolist() == [0, 0, 2]
+    assert linked(nothing, nothing, nothing).tolist() == []

@@ -1,54 +1,293 @@
-"""Doubt against a table worked out by hand, and the order of suspects."""
+"""Doubts against worlds where every error was planted, tables worked out by hand, and cleanlab; then what reviewers' decisions teach."""
+
+import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from scipy.optimize import minimize
+from sklearn.metrics import average_precision_score
 
-from panorama.suspects import doubts, rank
+from panorama.noise import NoiseModel
+from panorama.suspects import REASONS, Doubts, count_errors, doubts, order, rank, relearned, whole_image, worst_cell
+
+Labels = npt.NDArray[np.int8]
+Floats = npt.NDArray[np.float64]
 
 
-def test_doubt_is_the_posterior_of_a_hand_worked_table() -> None:
-    """Of 1,000 like cells with p = 0.5, 500 truly carry the label: 100 of them (a fifth) stand as 0, of the other 500, 5 stand as 1."""
-    targets = np.array([[0], [1]], np.int8)
-    found = doubts(targets, np.array([[0.5], [0.5]]), missing_rate=0.2, extra_rate=0.01)
-    assert found[0, 0] == pytest.approx(100 / (100 + 495))
-    assert found[1, 0] == pytest.approx(5 / (5 + 400))
+def world(
+    seed: int, *, missing: float = 0.2, extra: float = 0.01, n: int = 2000, blur: float = 0.15
+) -> tuple[Labels, Labels, Floats]:
+    """What is there, what the CSV says, and out-of-fold scores: errors are planted at random, whatever the picture."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((n, 4)) < 0.3).astype(np.int8)
+    scores = 0.15 + 0.7 * truth + rng.normal(0, blur, truth.shape)
+    flipped = rng.random(truth.shape) < np.where(truth == 1, missing, extra)
+    return truth, np.where(flipped, 1 - truth, truth).astype(np.int8), scores
+
+
+def hard_world(seed: int, n: int = 4000) -> tuple[Labels, Labels, Floats]:
+    """Most pictures show a label neither plainly nor not at all: scores are the chances it is there. One label in ten is missing."""
+    rng = np.random.default_rng(seed)
+    chance = rng.beta(0.3, 1.0, (n, 3))
+    truth = (rng.random(chance.shape) < chance).astype(np.int8)
+    return truth, np.where((truth == 1) & (rng.random(chance.shape) < 0.1), 0, truth).astype(np.int8), chance
 
 
 def test_doubt_grows_with_the_models_disagreement() -> None:
     p = np.linspace(0, 1, 21)[:, None]
     zeros, ones = np.zeros((21, 1), np.int8), np.ones((21, 1), np.int8)
-    assert (np.diff(doubts(zeros, p), axis=0) > 0).all()
-    assert (np.diff(doubts(ones, p), axis=0) < 0).all()
-    assert np.isfinite(doubts(ones, p)).all()
-    assert ((doubts(zeros, p) >= 0) & (doubts(zeros, p) <= 1)).all()
+    assert (np.diff(doubts(zeros, p).values, axis=0) >= 0).all()
+    assert (np.diff(doubts(ones, p).values, axis=0) <= 0).all()
+    assert doubts(zeros, p).values[-1, 0] > 10 * doubts(zeros, p).values[0, 0]
+    assert doubts(ones, p).values[0, 0] > 10 * doubts(ones, p).values[-1, 0]
 
 
 def test_a_forgotten_label_comes_before_an_equally_unlikely_extra_one() -> None:
     """Annotators forget far more often than they invent."""
-    found = doubts(np.array([[0, 1]], np.int8), np.array([[0.9, 0.1]]))
+    found = doubts(np.array([[0, 1]], np.int8), np.array([[0.9, 0.1]])).values
     assert found[0, 0] > found[0, 1]
 
 
-def test_planted_errors_rank_higher_than_by_self_confidence() -> None:
-    """Labels dropped at random from a calibrated world: the posterior finds more of them than disagreement alone."""
+def test_where_errors_are_random_slips_come_first_and_are_wrong() -> None:
+    truth, given, scores = world(0)
+    found = doubts(given, scores)
+    first = order(found.values)[:200]
+    assert (found.reason.ravel()[first] == REASONS.index("slip")).all()
+    assert (given != truth).ravel()[first].mean() > 0.95
+
+
+def test_the_negative_control_without_planted_errors_nothing_is_a_slip() -> None:
+    truth, _, scores = world(0)
+    found = doubts(truth, scores)
+    assert (found.reason[found.values > 0.01] == REASONS.index("hard")).all()
+    assert found.values.max() <= 0.3, "scaled down to what they are worth where annotators made no such errors"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_planted_errors_rank_above_cleanlabs_ranking(seed: int) -> None:
+    """Self-confidence and the same adjusted for each label's confidence, label by label."""
+    from cleanlab.rank import get_label_quality_scores
+
+    truth, given, chance = hard_world(seed)
+    wrong = (given != truth).ravel()
+
+    def peer(adjusted: bool) -> Floats:
+        columns = [
+            1
+            - get_label_quality_scores(given[:, k], np.stack([1 - p, p], 1), method="self_confidence", adjust_pred_probs=adjusted)
+            for k, p in enumerate(chance.clip(1e-3, 1 - 1e-3).T)
+        ]
+        return np.stack(columns, 1)
+
+    ours = average_precision_score(wrong, doubts(given, chance).values.ravel())
+    assert ours > average_precision_score(wrong, peer(False).ravel()) + 0.1
+    assert ours > average_precision_score(wrong, peer(True).ravel())
+
+
+def test_labels_of_a_picture_can_only_help() -> None:
+    """Scores that know the other labels and are sharper find more of the planted errors than the picture alone."""
+    truth, given, blurred = world(1, blur=0.4)
+    sharper = world(1, blur=0.15)[2]
+    wrong = (given != truth).ravel()
+    alone, both = doubts(given, blurred), doubts(given, blurred, sharper)
+    assert average_precision_score(wrong, both.values.ravel()) > average_precision_score(wrong, alone.values.ravel()) + 0.05
+
+
+def pair(given: tuple[int, int], score: float = 0.5) -> Doubts:
+    """One label on 20 pictures nobody is unsure of and two near-duplicates."""
+    plain = np.arange(20) % 2
+    targets = np.r_[plain, given].astype(np.int8)[:, None]
+    scores = np.r_[plain, score, score].astype(float)[:, None]
+    return doubts(targets, scores, groups=np.r_[np.arange(20), 50, 50])
+
+
+def test_twins_that_disagree_are_the_first_suspects() -> None:
+    found = pair((1, 0))
+    assert order(found.values)[0] == 21, "labels are forgotten more often than invented"
+    assert found.reason[21, 0] == REASONS.index("twin")
+
+
+def test_the_doubt_of_twins_is_a_hand_worked_table() -> None:
+    """Of 1,000,000 pairs, half with the label. With it: 500,000 x 0.9 x 0.1 say (1, 0). Without: 500,000 x 0.002 x 0.998.
+
+    So P(the label is there) = 45,000 / 45,998, of which nine in ten count: a near-duplicate may show another moment.
+    """
+    found = pair((1, 0)).values
+    assert found[21, 0] == pytest.approx(0.9 * 45_000 / 45_998)
+
+
+@pytest.mark.parametrize("given", [(0, 0), (1, 1)])
+def test_twins_that_agree_are_no_more_doubtful_than_strangers(given: tuple[int, int]) -> None:
+    found = pair(given)
+    assert (found.reason != REASONS.index("twin")).all()
+    assert found.values[20:].max() < 0.2
+
+
+def test_among_six_twins_the_odd_one_out_is_the_suspect_be_it_a_0_or_a_1() -> None:
+    targets = np.zeros((24, 1), np.int8)
+    targets[:8:2] = 1
+    targets[12:17] = 1  # 12 to 17: five of six carry the label; 18 to 23: one of six
+    targets[18] = 1
+    scores = np.r_[np.tile([1.0, 0.0], 6), np.full(12, 0.5)][:, None]
+    found = doubts(targets, scores, groups=np.r_[np.arange(12), np.full(6, 20), np.full(6, 21)]).values
+    assert found[17, 0] > 0.85
+    assert (found[12:17, 0] < 0.1).all()
+    assert found[18, 0] > 0.85, "that five of six forget is rarer than that one of them invents"
+
+
+def test_doubts_are_finite_and_between_0_and_1_whatever_the_scores() -> None:
     rng = np.random.default_rng(0)
-    truth_probability = rng.beta(0.3, 1.0, (4000, 3))
-    truth = (rng.random((4000, 3)) < truth_probability).astype(np.int8)
-    given = np.where((truth == 1) & (rng.random((4000, 3)) < 0.1), 0, truth).astype(np.int8)
-    wrong = given != truth
-
-    def first(score: np.ndarray) -> float:
-        return float(wrong.ravel()[np.argsort(-score.ravel())[:200]].mean())
-
-    self_confidence = np.where(given == 1, 1 - truth_probability, truth_probability)
-    assert first(doubts(given, truth_probability)) > first(self_confidence)
+    for n, n_labels in itertools.product((0, 1, 2, 30), (1, 3)):
+        given = rng.integers(0, 2, (n, n_labels)).astype(np.int8)
+        scores = np.where(rng.random(given.shape) < 0.2, rng.choice([-9.0, 0.0, 1.0, 9.0], given.shape), rng.random(given.shape))
+        found = doubts(given, scores, scores[::-1], groups=np.arange(n) // 2)
+        assert found.values.shape == found.reason.shape == given.shape
+        assert (np.isfinite(found.values) & (found.values >= 0) & (found.values <= 1)).all()
 
 
 def test_every_cell_is_ranked_once_and_ties_keep_their_order() -> None:
     targets = np.array([[0, 1], [1, 0]], np.int8)
-    listed = rank(
-        ["a", "b"], ["train", "test"], ["sea", "trees"], targets, np.full((2, 2), 0.5), np.array([[0.2, 0.9], [0.2, 0.1]])
+    nothing = np.zeros(2)
+    found = Doubts(
+        np.array([[0.2, 0.9], [0.2, 0.1]]), np.array([[0, 1], [2, 0]], np.int8), NoiseModel(nothing, nothing, nothing, nothing)
     )
-    assert [(s.image, s.label, s.kind, s.rank) for s in listed] == [
-        ("a", "trees", "extra", 1), ("a", "sea", "missing", 2), ("b", "sea", "extra", 3), ("b", "trees", "missing", 4),
+    half = np.full((2, 2), 0.5)
+    listed = rank(["a", "b"], ["train", "test"], ["sea", "trees"], targets, half, half / 2, half / 5, found)
+    assert [(s.image, s.split, s.label, s.kind, s.reason, s.rank) for s in listed] == [
+        ("a", "train", "trees", "extra", "hard", 1), ("a", "train", "sea", "missing", "slip", 2),
+        ("b", "test", "sea", "extra", "twin", 3), ("b", "test", "trees", "missing", "slip", 4),
     ]  # fmt: skip
+    assert [(s.given, s.probability, s.in_context, s.spread, s.doubt) for s in listed[:2]] == [
+        (1, 0.5, 0.25, 0.1, 0.9), (0, 0.5, 0.25, 0.1, 0.2),
+    ]  # fmt: skip
+
+
+def test_an_image_is_as_doubtful_as_its_worst_cell_or_as_all_of_them_together() -> None:
+    """One in two and one in five, if independent: four in ten are right in both, six in ten are not."""
+    found = np.array([[0.5, 0.2, 0.0], [0.0, 0.0, 0.0], [1.0, 0.5, 0.1]])
+    assert worst_cell(found) == pytest.approx([0.5, 0.0, 1.0])
+    assert whole_image(found) == pytest.approx([0.6, 0.0, 1.0])
+
+
+def test_an_image_without_labels_has_no_doubt() -> None:
+    assert worst_cell(np.zeros((2, 0))) == pytest.approx([0, 0])
+    assert whole_image(np.zeros((2, 0))) == pytest.approx([0, 0])
+
+
+def test_expected_errors_are_the_sums_of_doubts_of_each_label_and_kind() -> None:
+    targets = np.array([[0, 1], [0, 1], [1, 1]], np.int8)
+    counts = count_errors(["sea", "trees"], targets, np.array([[0.5, 0.1], [0.25, 0.0], [0.2, 0.3]]))
+    assert [(c.label, c.kind) for c in counts] == [(label, kind) for label in ("sea", "trees") for kind in ("missing", "extra")]
+    assert [c.expected for c in counts] == pytest.approx([0.75, 0.2, 0.0, 0.4])
+    assert all(0 <= c.low <= c.expected <= c.high for c in counts)
+    assert all(c.high <= cells for c, cells in zip(counts, [2, 1, 0, 3], strict=True)), "there are no more errors than cells"
+
+
+@pytest.mark.parametrize(("missing", "extra"), [(0.2, 0.01), (0.1, 0.05)])
+def test_intervals_hold_the_planted_number_in_nine_worlds_of_ten(missing: float, extra: float) -> None:
+    held = []
+    for seed in range(10):
+        truth, given, scores = world(100 + seed, missing=missing, extra=extra, n=1500)
+        wrong = given != truth
+        for count, (k, value) in zip(
+            count_errors(list("abcd"), given, doubts(given, scores).values), itertools.product(range(4), (0, 1)), strict=True
+        ):
+            held.append(count.low <= wrong[given[:, k] == value, k].sum() <= count.high)
+    assert len(held) == 80
+    assert np.mean(held) >= 0.9
+
+
+def cells(n: int = 200) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Doubts, given values and labels of n cells: 2 values x 3 labels in turn, doubts of every size in each."""
+    doubt = np.random.default_rng(0).beta(0.3, 0.5, n)
+    return doubt, np.arange(n) % 2, np.arange(n) // 2 % 3
+
+
+NOBODY = np.zeros(0, np.int64)
+
+
+def test_without_decisions_the_doubts_are_the_same() -> None:
+    doubt, given, label = cells()
+    assert (relearned(doubt, given, label, NOBODY, NOBODY.astype(bool)) == doubt).all()
+
+
+def log_odds_moved(was_wrong: bool) -> dict[tuple[int, int], float]:
+    """By how much each (given, label) moves after 12 decisions on cells of label 0 that stand as 0."""
+    doubt, given, label = cells()
+    doubt = doubt.clip(0.01, 0.99)
+    decided = np.flatnonzero((given == 0) & (label == 0))[:12]
+    found = relearned(doubt, given, label, decided, np.full(12, was_wrong))
+    moved = np.log(found / (1 - found)) - np.log(doubt / (1 - doubt))
+    return {(g, k): float(moved[(given == g) & (label == k)].mean()) for g in (0, 1) for k in range(3)}
+
+
+def test_suspects_that_all_were_wrong_raise_that_label_and_kind_most_then_the_kind() -> None:
+    moved = log_odds_moved(True)
+    assert moved[0, 0] > moved[0, 1] + 0.1
+    assert moved[0, 1] > 0.1
+    assert moved[0, 1] == pytest.approx(moved[0, 2])
+
+
+def test_suspects_that_all_were_right_lower_that_label_and_kind_most_then_the_kind() -> None:
+    moved = log_odds_moved(False)
+    assert moved[0, 0] < moved[0, 1] - 0.1
+    assert moved[0, 1] < -0.1
+
+
+def test_decisions_on_missing_labels_say_nothing_of_extra_ones() -> None:
+    moved = log_odds_moved(True)
+    assert [moved[1, k] for k in range(3)] == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("doubt", [0.5, 0.9, 0.99, 0.9999])
+@pytest.mark.parametrize("n", [3, 10, 100])
+def test_what_is_relearned_is_the_best_fit_however_firm_the_doubts(doubt: float, n: int) -> None:
+    """Decisions that all say "right" about firm doubts: Newton's whole steps went to and fro for ever, and nothing moved.
+
+    The reference is scipy's minimum of the same penalised likelihood, over the one number a kind and the one a label.
+    """
+    found = relearned(np.full(n, doubt), np.zeros(n, np.int64), np.zeros(n, np.int64), np.arange(n), np.zeros(n, bool))
+    raw = np.log(doubt / (1 - doubt))
+    start = raw if raw < 6 else 6 + 0.01 * (raw - 6)
+    best = minimize(
+        lambda b: n * np.logaddexp(0, start + b.sum()) + b[0] ** 2 / (2 * 1.5**2) + b[1] ** 2 / (2 * 0.7**2), [0, 0]
+    ).x
+    assert found == pytest.approx(np.full(n, 1 / (1 + np.exp(-start - best.sum()))), abs=1e-4)
+    assert (found < doubt - 0.2).all()
+
+
+def test_firm_suspects_that_were_right_end_below_one_half() -> None:
+    """Ten suspects of doubt 0.99, and all of them were right: the eleventh is not believed any more."""
+    doubt, zeros = np.full(11, 0.99), np.zeros(11, np.int64)
+    assert relearned(doubt, zeros, zeros, np.arange(10), np.zeros(10, bool))[10] < 0.5
+
+
+def test_the_first_decision_does_not_add_errors_that_nobody_found() -> None:
+    """10,000 cells beyond doubt and one decision that says what was expected: the sum of doubts stays."""
+    doubt = np.r_[np.full(10_000, 1e-6), 0.5, 0.5]
+    zeros = np.zeros(len(doubt), np.int64)
+    found = relearned(doubt, zeros, zeros, np.array([10_000, 10_001]), np.array([True, False]))
+    assert found.sum() == pytest.approx(doubt.sum(), rel=0.05)
+
+
+@pytest.mark.parametrize("was_wrong", [True, False])
+def test_the_order_within_a_label_and_kind_never_changes(was_wrong: bool) -> None:
+    doubt, given, label = cells()
+    doubt[:12] = [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
+    doubt[12:24] = np.repeat([1 - 1e-9, 1e-9], 6)
+    decided = np.flatnonzero(label == 1)
+    found = relearned(doubt, given, label, decided, np.full(len(decided), was_wrong))
+    assert (np.isfinite(found) & (found >= 0) & (found <= 1)).all()
+    for g, k in itertools.product((0, 1), range(3)):
+        group = (given == g) & (label == k)
+        before, after = doubt[group], found[group]
+        assert (np.diff(after[np.argsort(before, kind="stable")]) >= 0).all()
+        assert len(np.unique(after)) == len(np.unique(before)), "and no two doubts become one"
+
+
+def test_the_same_decisions_in_another_order_teach_the_same() -> None:
+    doubt, given, label = cells()
+    decided, was_wrong = np.arange(0, 60, 3), np.arange(20) % 3 == 0
+    one = relearned(doubt, given, label, decided, was_wrong)
+    assert relearned(doubt, given, label, decided[::-1], was_wrong[::-1]) == pytest.approx(one)

@@ -65,12 +65,35 @@ def test_suspects_hold_every_cell_once_most_doubtful_first(seed_folder: Callable
     run = new_run(seed_folder(), home)
     work(run.folder)
     table = rows(run.folder / "suspects.csv")
-    assert list(table[0]) == ["image", "split", "label", "given", "probability", "doubt", "kind", "rank"]
+    assert list(table[0]) == [
+        "image", "split", "label", "given", "probability", "in_context", "spread", "doubt", "kind", "reason", "rank",
+    ]  # fmt: skip
     assert len({(row["image"], row["label"]) for row in table}) == len(table) == 64 * len(COLOURS)
     assert [int(row["rank"]) for row in table] == list(range(1, len(table) + 1))
     doubts = [float(row["doubt"]) for row in table]
     assert doubts == sorted(doubts, reverse=True)
     assert all((row["kind"] == "missing") == (row["given"] == "0") for row in table)
+    assert all(0 <= float(row[column]) <= 1 for row in table for column in ("probability", "in_context", "spread", "doubt"))
+    assert {row["reason"] for row in table} <= {"slip", "hard", "twin"}
+
+
+def test_neighbours_of_suspects_are_other_images_nearest_first_and_copies_are_marked(
+    seed_folder: Callable[..., Path], home: Path
+) -> None:
+    folder = seed_folder()
+    (folder / "train" / "train_001.jpg").write_bytes((folder / "train" / "train_000.jpg").read_bytes())
+    run = new_run(folder, home)
+    work(run.folder)
+    table = rows(run.folder / "neighbours.csv")
+    assert list(table[0]) == ["image", "neighbour", "similarity", "near_duplicate"]
+    assert rows(run.folder / "suspects.csv")[0]["image"] == table[0]["image"]
+    assert not [row for row in table if row["image"] == row["neighbour"]]
+    of: dict[str, list[float]] = {}
+    for row in table:
+        of.setdefault(row["image"], []).append(float(row["similarity"]))
+    assert all(len(values) == 5 and values == sorted(values, reverse=True) for values in of.values())
+    copies = {(row["image"], row["neighbour"]) for row in table if row["near_duplicate"] == "1"}
+    assert ("train_000.jpg", "train_001.jpg") in copies
 
 
 def test_the_test_split_is_measured_but_decides_nothing(seed_folder: Callable[..., Path], home: Path) -> None:

@@ -1,0 +1,75 @@
+"""The four corners of a picture: where they are, in which order, and what is kept of them."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from panorama.features import Pixels, extract_tiles
+from panorama.model import Classifier
+from panorama.preprocessing import IMAGENET_MEAN, IMAGENET_STD, for_tiles, tiled_side
+
+SIDE = 48  # of a tile; the picture's is 80, so that a tile of 0.6 is 48 pixels of it, one to one
+COLOURS = [(220, 30, 30), (30, 200, 40), (40, 50, 210), (230, 220, 40)]  # top left, top right, bottom left, bottom right
+
+
+def four_colours() -> npt.NDArray[np.uint8]:
+    pixels = np.zeros((80, 80, 3), np.uint8)
+    for colour, (top, left) in zip(COLOURS, [(0, 0), (0, 40), (40, 0), (40, 40)], strict=True):
+        pixels[top : top + 40, left : left + 40] = colour
+    return pixels
+
+
+def as_pixels(normalised: torch.Tensor) -> npt.NDArray[np.float32]:
+    """(batch, 3, side, side) -> (batch, side, side, 3), 0 to 255."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((normalised * std + mean) * 255).permute(0, 2, 3, 1).numpy()
+
+
+def small_model() -> Classifier:
+    """Eight features that are neither 0 nor alike."""
+    torch.manual_seed(0)
+    return Classifier(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.LeakyReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8, 2)
+
+
+def test_four_colours_land_in_four_tiles_as_one_reads() -> None:
+    tiles = as_pixels(for_tiles(torch.from_numpy(four_colours())[None], SIDE))
+    for tile, colour in zip(tiles, COLOURS, strict=True):
+        seen = (np.abs(tile - colour).max(2) < 1).mean()
+        assert seen > 0.6, "of the tile's 48 x 48 pixels 40 x 40 are its own quarter"
+
+
+def test_tiles_are_cut_pixel_by_pixel_and_stay_with_their_picture() -> None:
+    assert tiled_side(SIDE) == 80
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 80, 80, 3)).astype(np.uint8)
+    tiles = as_pixels(for_tiles(torch.from_numpy(pixels), SIDE)).reshape(3, 4, SIDE, SIDE, 3)
+    near, far = slice(0, 48), slice(32, 80)
+    for position, (rows, columns) in enumerate([(near, near), (near, far), (far, near), (far, far)]):
+        assert tiles[:, position] == pytest.approx(pixels[:, rows, columns], abs=0.1)
+
+
+def test_features_of_corners_are_their_maximum_and_their_mean(tmp_path: Path) -> None:
+    """Against the extractor called on each corner of each picture by hand."""
+    rng = np.random.default_rng(1)
+    pictures = [four_colours(), *rng.integers(0, 256, (2, 80, 80, 3)).astype(np.uint8)]
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    model = small_model()
+    found = extract_tiles(model, Pixels(paths, [path.name for path in paths], 80), image_size=SIDE, dtype=torch.float32)
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    for row, picture in zip(found, pictures, strict=True):
+        corners = [picture[top : top + 48, left : left + 48] for top in (0, 32) for left in (0, 32)]
+        x = torch.from_numpy((np.stack(corners) / 255 - mean) / std).permute(0, 3, 1, 2).float()
+        with torch.no_grad():
+            each = model.extractor(x).numpy()
+        assert row == pytest.approx(np.r_[each.max(0), each.mean(0)], abs=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 0.01, "the negative control: other pictures have other features"
+
+
+def test_features_of_the_corners_of_no_picture_have_a_width() -> None:
+    assert extract_tiles(small_model(), Pixels([], [], 80), image_size=SIDE, dtype=torch.float32).shape == (0, 2 * 8)

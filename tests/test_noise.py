@@ -1,0 +1,124 @@
+"""Rates of wrong labels against worlds where every error was planted, and doubts against a table worked out by hand."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from panorama.noise import doubts_at, fit_noise
+
+Labels = npt.NDArray[np.int8]
+Scores = npt.NDArray[np.float64]
+
+
+def world(
+    seed: int, missing: float, extra: float, *, n: int = 2000, n_labels: int = 5, share: float = 0.3, blur: float = 0.12
+) -> tuple[Labels, Labels, Scores]:
+    """What is there, what the CSV says, and scores that know the first and nothing of the second."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((n, n_labels)) < share).astype(np.int8)
+    scores = 0.15 + 0.7 * truth + rng.normal(0, blur, truth.shape)
+    flipped = rng.random(truth.shape) < np.where(truth == 1, missing, extra)
+    return truth, np.where(flipped, 1 - truth, truth).astype(np.int8), scores
+
+
+@pytest.mark.parametrize("extra", [0.01, 0.05])
+@pytest.mark.parametrize("missing", [0.05, 0.2, 0.4])
+def test_planted_rates_are_recovered_within_a_quarter(missing: float, extra: float) -> None:
+    truth, given, scores = world(1, missing, extra)
+    found = fit_noise(given, scores)
+    forgotten, invented = (given < truth).sum() / truth.sum(), (given > truth).sum() / (1 - truth).sum()
+    assert found.missing.mean() == pytest.approx(forgotten, rel=0.25)
+    assert found.extra.mean() == pytest.approx(invented, rel=0.25)
+
+
+@pytest.mark.parametrize("blur", [0.05, 0.12, 0.25])
+def test_clean_labels_have_rates_of_zero(blur: float) -> None:
+    truth, _, scores = world(2, 0, 0, blur=blur)
+    found = fit_noise(truth, scores)
+    assert (found.missing == 0).all()
+    assert (found.extra == 0).all()
+
+
+def test_each_label_has_its_own_rates() -> None:
+    truth, _, scores = world(3, 0, 0, n=4000, n_labels=2)
+    rng = np.random.default_rng(0)
+    given = truth.copy()
+    given[(truth[:, 0] == 1) & (rng.random(4000) < 0.3), 0] = 0
+    found = fit_noise(given, scores)
+    assert found.missing[0] == pytest.approx(0.3, rel=0.25)
+    assert found.missing[1] < 0.05
+
+
+def test_a_rare_label_borrows_the_rate_of_the_others() -> None:
+    """Ten images carry the last label and none was forgotten: too few to say that none ever is."""
+    truth, given, scores = world(4, 0.2, 0.0)
+    rng = np.random.default_rng(0)
+    truth[:, 4] = 0
+    truth[rng.permutation(2000)[:10], 4] = 1
+    given[:, 4] = truth[:, 4]
+    scores[:, 4] = 0.15 + 0.7 * truth[:, 4] + rng.normal(0, 0.12, 2000)
+    among_others, by_itself = fit_noise(given, scores).missing[4], fit_noise(given[:, 4:], scores[:, 4:]).missing[0]
+    assert 0.05 < among_others < 0.2
+    assert by_itself == 0, "the negative control"
+
+
+def test_doubts_are_those_of_a_hand_worked_table() -> None:
+    """Of 1,000 like cells, 500 truly carry the label: 100 of them (a fifth) stand as 0, of the other 500, 5 stand as 1."""
+    found = doubts_at(np.array([[0], [1]], np.int8), np.full((2, 1), 0.5), 0.2, 0.01)
+    assert found[:, 0] == pytest.approx([100 / (100 + 495), 5 / (5 + 400)])
+
+
+def test_rates_of_each_label_meet_the_columns_of_their_label() -> None:
+    """Of 1,000 cells, 200 carry the first label and 100 of them stand as 0; the second label is never forgotten."""
+    found = doubts_at(np.zeros((3, 2), np.int8), np.full((3, 2), 0.2), np.array([0.5, 0.0]), np.array([0.0, 0.0]))
+    assert found == pytest.approx(np.tile([100 / 900, 0.0], (3, 1)))
+
+
+def test_doubts_mean_what_they_say() -> None:
+    """In a world of planted errors and blurred scores, of the cells with a doubt of about one half, half are wrong."""
+    truth, given, scores = world(5, 0.2, 0.05, n=10_000, blur=0.25)
+    doubt, wrong = fit_noise(given, scores).doubts(given, scores), given != truth
+    for low in np.arange(0.1, 1.0, 0.1):
+        like = (doubt >= low) & (doubt < low + 0.1)
+        assert like.sum() > 200
+        assert wrong[like].mean() == pytest.approx(doubt[like].mean(), abs=0.1)
+
+
+def test_scores_on_another_scale_give_the_same_rates() -> None:
+    """Scores need not be calibrated: a curve is fitted to them."""
+    _, given, scores = world(6, 0.2, 0.02)
+    one, other = fit_noise(given, scores), fit_noise(given, 0.4 + 0.2 * scores)
+    assert other.missing == pytest.approx(one.missing, rel=0.05)
+    assert other.extra == pytest.approx(one.extra, rel=0.2)
+
+
+def without_positives() -> tuple[Labels, Scores]:
+    truth, _, scores = world(7, 0, 0, n=100)
+    truth[:, 2] = 0
+    return truth, scores
+
+
+EDGES = {
+    "a label without positives": without_positives(),
+    "no label at all is ever carried": (np.zeros((50, 3), np.int8), np.full((50, 3), 0.1)),
+    "every value is 1": (np.ones((50, 3), np.int8), np.full((50, 3), 0.9)),
+    "columns all equal": (np.tile(np.arange(40) % 2, (3, 1)).T.astype(np.int8), np.tile(np.linspace(0, 1, 40), (3, 1)).T),
+    "scores all the same": (np.arange(60).reshape(30, 2).astype(np.int8) % 2, np.full((30, 2), 0.5)),
+    "scores far outside 0 to 1": (np.arange(40).reshape(20, 2).astype(np.int8) % 2, np.tile([-50.0, 50.0], (20, 1))),
+    "the truth turned round": (np.tile([[0], [1]], (30, 2)).astype(np.int8), np.tile([[1.0], [0.0]], (30, 2))),
+    "one image": (np.array([[0, 1]], np.int8), np.array([[0.9, 0.1]])),
+    "no image": (np.zeros((0, 3), np.int8), np.zeros((0, 3))),
+    "no label": (np.zeros((4, 0), np.int8), np.zeros((4, 0))),
+    "500 labels": world(8, 0.2, 0.01, n=60, n_labels=500)[1:],
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_at_the_edges_of_sense_rates_and_doubts_are_finite_and_in_range(edge: str) -> None:
+    given, scores = EDGES[edge]
+    found = fit_noise(given, scores)
+    doubt = found.doubts(given, scores)
+    assert doubt.shape == given.shape
+    assert np.isfinite([found.slope, found.offset]).all()
+    assert ((found.missing >= 0) & (found.missing < 1) & (found.extra >= 0) & (found.extra < 1)).all()
+    assert (np.isfinite(doubt) & (doubt >= 0) & (doubt <= 1)).all()
