@@ -120,7 +120,9 @@ else:
         ),
         hide_index=True, key="errors",
     )  # fmt: skip
-    st.caption("Errors that look like slips; errors on hard pictures are counted only in part, so take it as a floor.")
+    st.caption(
+        "Slips can be counted from the CSV alone. Errors on hard pictures cannot: they are expected as people found them in audited photos, so the range is wide until you have decided some."
+    )
 
 st.subheader("What was corrected")
 changes = [d for d in standing.values() if d.verdict == "change"]

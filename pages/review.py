@@ -58,7 +58,7 @@ if len(waiting):
     figures.append((f"Of the next {len(waiting[:20])}", f"about {wrong}" if wrong else "hardly any", note))
 if queue.has_evidence:
     expected, low, high = in_all(queue.errors(standing, doubts))
-    figures.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f} in the CSV; a floor, see the report"))
+    figures.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f} in the CSV; see the report"))
 ui.facts(*figures)
 
 

@@ -214,7 +214,9 @@ class ReviewQueue:
         seen = self.decided(standing, "keep", "change")
         still_open[self.image_of[seen], self.label_of[seen]] = 0.0
         found = self.found(standing)
-        counts = suspects.count_errors(self.labels, self.targets, still_open)
+        reason = np.zeros(self.targets.shape, np.int8)
+        reason[self.image_of, self.label_of] = self.reason_of
+        counts = suspects.count_errors(self.labels, self.targets, still_open, reason)
         known = [found.get((c.label, c.kind), 0) for c in counts]
         return [ErrorCount(c.label, c.kind, c.expected + n, c.low + n, c.high + n) for c, n in zip(counts, known, strict=True)]
 
