@@ -64,7 +64,7 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
     """The noise of each label, by expectation-maximisation.
 
     targets: (n_images, n_labels) of 0/1, as in the CSV. scores: the same shape, out of fold, about 0..1, higher where the label
-    is likelier; they need not be calibrated. Rare labels borrow from all labels together. No image: the priors.
+    is likelier; they need not be calibrated. Rare labels borrow from all labels together. Rates that explain nothing are 0.
     """
     every = max(1, len(targets) // max(_LEAST_ROWS, _MOST_CELLS // max(1, targets.shape[1])))
     y = targets[::every].astype(np.float64)

@@ -191,7 +191,7 @@ class ReviewQueue:
         how_often = "nearly always" if agree >= _NEARLY_ALWAYS * others else "mostly" if 2 * agree > others else "often"
         said = [f"Pictures this clear {how_often} {carry} the label in this CSV.", counted]
         if reason == "hard" and self.has_evidence:  # else the rates estimated from the CSV would have doubted it more
-            said.append("The CSV alone shows few errors of this kind, so the doubt starts low.")
+            said.append("Whether it is an error or a hard picture, only a look can tell.")
         return said
 
     def _as_clear(self, cell: int) -> tuple[int, int]:
