@@ -118,10 +118,11 @@ def against_planted(features: np.ndarray, targets: np.ndarray, truth: Truth, gro
             wrong_all.append(wrong[truth.known])
         close.append(abs(np.mean(estimates) - np.mean(errors)) <= 0.25 * np.mean(errors))
         margin = np.subtract(own, peer)
+        error = margin.std(ddof=1) / np.sqrt(SEEDS)
+        word = "within noise" if abs(margin.mean()) < 2 * error else "behind" if margin.mean() < 0 else ""
         print(
             f"  {name:<24} {np.mean(errors):7.0f} {np.mean(peer):9.3f} {np.mean(own):9.3f} {margin.mean():+7.3f} {margin.std(ddof=1):7.3f}"
-            f" {np.mean(estimates):6.0f} {'ok ' if close[-1] else 'off'}  {np.mean(plain):5.0f} {np.mean(learned):5.0f}"
-            f"{'   within noise' if margin.mean() < 2 * margin.std(ddof=1) / np.sqrt(SEEDS) else ''}",
+            f" {np.mean(estimates):6.0f} {'ok ' if close[-1] else 'off'}  {np.mean(plain):5.0f} {np.mean(learned):5.0f}   {word}",
             flush=True,
         )
     print(f"  estimates within 25 % of the truth: {sum(close)} of {len(close)}")
