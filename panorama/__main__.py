@@ -295,6 +295,8 @@ def _suspects(options: argparse.Namespace) -> int:
     if options.out is None:
         print(csv_text([header, *rows[:20]]).encode(errors="replace").decode(), end="")
         return 0
+    if run.folder in options.out.expanduser().resolve().parents:
+        raise PanoramaError(f"{options.out}: inside the run folder, whose files are not overwritten. Choose another place.")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.images or options.kind:
         runs.write_rows(options.out, header, rows)

@@ -26,6 +26,7 @@ _PLAIN_EXTRA = 0.005  # the least rate of extra labels believed when the context
 # the cost linear in the images. A factorisation a label: with many labels the parts are smaller.
 _MOST_IN_PART, _LEAST_IN_PART, _LABELS_AT_FULL_SIZE = 2000, 400, 32
 _MOST_PARTS = 4
+_RARE = 32  # positives among the training images
 _AT_ONCE = 4096
 _LEAST_ALIKE, _NEARER_BY = 0.9, 0.5
 
@@ -67,7 +68,7 @@ def judge(
     """
     n_labels = targets.shape[1]
     alone, context = np.zeros((2, len(held_out), n_labels), np.float32)
-    parts = list(_parts(training, n_labels, seed))
+    parts = list(_parts(training, targets, seed))
     for part in parts:
         for start in range(0, len(held_out), _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
@@ -110,10 +111,21 @@ def look_alikes(features: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64
     return first[found], second[found]
 
 
-def _parts(training: npt.NDArray[np.int64], n_labels: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+def _parts(training: npt.NDArray[np.int64], targets: npt.NDArray[np.int8], seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """The training images of each machine; those that carry a rare label are in every part, or its few examples would be lost."""
+    n_labels = targets.shape[1]
     size = max(_LEAST_IN_PART, int(_MOST_IN_PART * min(1.0, _LABELS_AT_FULL_SIZE / max(1, n_labels))))
-    shuffled = np.random.default_rng(seed).permutation(training)[: size * _MOST_PARTS]
-    yield from np.array_split(shuffled, max(1, -(-len(shuffled) // size)))
+    shuffled = np.random.default_rng(seed).permutation(training)
+    if len(shuffled) <= size:
+        yield shuffled
+        return
+    few = targets[training].sum(0, dtype=np.int64) <= _RARE
+    is_rare = targets[shuffled][:, few].any(1)
+    rare, common = shuffled[is_rare][: size // 2], shuffled[~is_rare]
+    share = size - len(rare)
+    common = common[: share * _MOST_PARTS]
+    for part in np.array_split(common, max(1, -(-len(common) // share))):
+        yield np.concatenate([rare, part])
 
 
 @torch.no_grad()

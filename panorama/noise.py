@@ -19,9 +19,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _MOST_CELLS, _LEAST_ROWS = 50_000, 1_000  # more do not move the rates; the fits stay under a few seconds
-_ROUNDS = 60
+_ROUNDS = 100
 _STILL = 1e-5  # rates that move by less have converged
-_STEEPNESS = 6.0  # scores 0..1 become -3..3, where a slope of 1 is a gentle start
+_SPREAD = 2.4  # standard deviation of the scores while fitting: there a slope of 1 is a gentle start
+_MOST_MISSING, _MOST_EXTRA = 0.6, 0.2  # beyond, no rate can be told from a label that is hard to see
 # Beta priors of the rates over all labels together: a few pseudo-cells, missing about 1 in 6 and extra about 1 in 50.
 _MISSING_PRIOR, _EXTRA_PRIOR = (1.5, 8.0), (1.2, 60.0)
 # Each label's own rate is shrunk towards the rate over all labels as by this many more cells.
@@ -40,11 +41,11 @@ class NoiseModel:
 
     def truth(self, scores: npt.NDArray[np.floating[Any]]) -> Floats:
         """P(the label is really there | score), (n_images, n_labels)."""
-        return _sigmoid((_STEEPNESS * (scores - 0.5)) * self.slope + self.offset)
+        return _sigmoid(scores * self.slope + self.offset)
 
     def doubts(self, targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> Floats:
         """P(the value in the CSV is wrong | score), (n_images, n_labels): `doubts_at` of `truth`, in log-odds and half the time."""
-        z = _STEEPNESS * (scores - 0.5) * self.slope + self.offset
+        z = scores * self.slope + self.offset
         with np.errstate(divide="ignore"):  # a rate of 0: log-odds of minus infinity, a doubt of 0
             if_given, if_not = np.log(self.extra) - np.log1p(-self.missing), np.log(self.missing) - np.log1p(-self.extra)
         return _sigmoid(np.where(targets == 1, if_given - z, if_not + z))
@@ -67,12 +68,18 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
     is likelier; they need not be calibrated. Rare labels borrow from all labels together. Rates that explain nothing are 0.
     """
     every = max(1, len(targets) // max(_LEAST_ROWS, _MOST_CELLS // max(1, targets.shape[1])))
-    y = targets[::every].astype(np.float64)
-    x = _STEEPNESS * (scores[::every].astype(np.float64) - 0.5)
+    y, s = targets[::every].astype(np.float64), scores[::every].astype(np.float64)
+    centre, scale = (float(s.mean()), _SPREAD / max(float(s.std()), 1e-6)) if s.size else (0.5, 1.0)
+    x = scale * (s - centre)
     full, fit = _fit(y, x, True, True)
-    has_missing = _is_clear(fit - _fit(y, x, False, True)[1])
-    has_extra = _is_clear(fit - _fit(y, x, True, False)[1])
-    return full if has_missing and has_extra else _fit(y, x, has_missing, has_extra)[0]
+    plain, plain_fit = _fit(y, x, False, False)
+    without_missing, fit_without_missing = _fit(y, x, False, True)
+    without_extra, fit_without_extra = _fit(y, x, True, False)
+    # Each gain is over the best fit without that rate, so that a fit that went astray convinces nobody.
+    has_missing = _is_clear(fit - np.maximum(fit_without_missing, plain_fit))
+    has_extra = _is_clear(fit - np.maximum(fit_without_extra, plain_fit))
+    best = full if has_missing and has_extra else without_extra if has_missing else without_missing if has_extra else plain
+    return NoiseModel(best.slope * scale, best.offset - best.slope * scale * centre, best.missing, best.extra)
 
 
 def _is_clear(gain: Floats) -> bool:
@@ -89,6 +96,9 @@ def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool) -> tuple[Nois
     """The model with the rates it may have, and each label's log-likelihood."""
     n_labels = y.shape[1]
     slope, offset = np.ones(n_labels), np.zeros(n_labels)
+    if len(y):  # from the label's own share: from one half, nine in ten missing would explain a rare label best
+        share = (y.sum(0) + 0.5) / (len(y) + 1)
+        offset = np.log(share / (1 - share))
     missing, extra = np.full(n_labels, 0.1 * has_missing), np.full(n_labels, 0.01 * has_extra)
     for _ in range(_ROUNDS):
         truth = _sigmoid(x * slope + offset)
@@ -96,9 +106,9 @@ def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool) -> tuple[Nois
         there = np.where(y == 1, 1 - wrong, wrong)  # E step: P(t = 1 | s, y)
         before = missing, extra
         if has_missing:
-            missing = _rates((wrong * (1 - y)).sum(0), there.sum(0), _MISSING_PRIOR, _MISSING_SHRINK, 0.9)
+            missing = _rates((wrong * (1 - y)).sum(0), there.sum(0), _MISSING_PRIOR, _MISSING_SHRINK, _MOST_MISSING)
         if has_extra:
-            extra = _rates((wrong * y).sum(0), (1 - there).sum(0), _EXTRA_PRIOR, _EXTRA_SHRINK, 0.5)
+            extra = _rates((wrong * y).sum(0), (1 - there).sum(0), _EXTRA_PRIOR, _EXTRA_SHRINK, _MOST_EXTRA)
         shared = np.array([slope.mean(), offset.mean()]) if n_labels else np.zeros(2)
         for _ in range(3):
             shared = _newton(x.reshape(-1, 1), there.reshape(-1, 1), shared[:1], shared[1:], np.zeros(2), 1e-3)[:, 0]
@@ -129,7 +139,7 @@ def _newton(x: Floats, there: Floats, slope: Floats, offset: Floats, centre: Flo
     a, b, c = (weight * x * x).sum(0) + ridge + 1e-6, (weight * x).sum(0), weight.sum(0) + ridge + 1e-6
     g, h = ((p - there) * x).sum(0) + ridge * (slope - centre[0]), (p - there).sum(0) + ridge * (offset - centre[1])
     determinant = a * c - b * b
-    step = np.clip(np.stack([c * g - b * h, a * h - b * g]) / determinant, -5, 5)
+    step = np.clip(np.stack([c * g - b * h, a * h - b * g]) / determinant, -1, 1)  # whole steps overshoot where labels are rare
     moved: Floats = np.stack([slope, offset]) - step
     return moved
 

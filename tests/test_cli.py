@@ -72,6 +72,8 @@ def test_the_journey_from_training_to_a_corrected_csv(
     assert panorama("suspects", run, "--out", tmp_path / "suspects.csv").returncode == 0
     suspects = rows(tmp_path / "suspects.csv")
     assert len(suspects) == 64 * len(COLOURS)
+    refused(panorama("suspects", run, "--kind", "extra", "--out", Path(run) / "suspects.csv"), "inside the run folder")
+    assert len(rows(Path(run) / "suspects.csv")) == len(suspects)
     printed = panorama("suspects", run).stdout.splitlines()
     assert printed[0] == "image,split,label,given,probability,in_context,spread,doubt,kind,reason,rank"
     assert len(printed) == 21

@@ -246,3 +246,17 @@ def test_look_alikes_stand_out_from_their_surroundings_and_like_pictures_do_not(
     alike = (0.5 + rng.normal(0, 0.01, (40, 64))).astype(np.float32)  # every pair is more alike than the copies above
     assert len(kernel.look_alikes(kernel.joined(alike))[0]) == 0
     assert len(kernel.look_alikes(kernel.joined(apart[:3]))[0]) == 0, "too few to stand out from"
+
+
+def test_the_few_examples_of_a_rare_label_are_in_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_MOST_IN_PART", 40), ("_LEAST_IN_PART", 20), ("_RARE", 3)):
+        monkeypatch.setattr(kernel, name, value)
+    targets = np.zeros((500, 2), np.int8)
+    targets[[7, 70, 300], 0] = 1
+    targets[::2, 1] = 1
+    parts = list(kernel._parts(np.arange(500), targets, 0))
+    assert len(parts) == 4
+    for part in parts:
+        assert {7, 70, 300} <= set(part.tolist())
+        assert len(part) <= 40
+        assert len(set(part.tolist())) == len(part)

@@ -145,3 +145,10 @@ def test_when_the_download_is_impossible_the_other_choices_are_named(monkeypatch
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
     with pytest.raises(PanoramaError, match=r"--weights PATH .* --weights none"):
         load_pretrained(build("mobilenet_v2", 2, seed=0), "mobilenet_v2", "imagenet")
+
+
+def test_the_model_of_a_run_is_refused_as_pretraining_for_it_may_know_these_labels(tmp_path: Path) -> None:
+    taught = build("mobilenet_v2", 2, seed=0)
+    save_file({name: value.contiguous() for name, value in taught.state_dict().items()}, tmp_path / "model.safetensors")
+    with pytest.raises(PanoramaError, match="the model of a panorama run"):
+        load_pretrained(build("mobilenet_v2", 2, seed=1), "mobilenet_v2", str(tmp_path / "model.safetensors"))

@@ -122,3 +122,12 @@ def test_at_the_edges_of_sense_rates_and_doubts_are_finite_and_in_range(edge: st
     assert np.isfinite([found.slope, found.offset]).all()
     assert ((found.missing >= 0) & (found.missing < 1) & (found.extra >= 0) & (found.extra < 1)).all()
     assert (np.isfinite(doubt) & (doubt >= 0) & (doubt <= 1)).all()
+
+
+def test_rare_labels_that_hardly_score_are_not_taken_for_forgotten_ones() -> None:
+    """Found by trying: half of one per cent positives, scores that barely leave 0, no error at all."""
+    rng = np.random.default_rng(0)
+    targets = (rng.random((1000, 40)) < 0.005).astype(np.int8)
+    scores = (0.005 + 0.004 * rng.normal(size=targets.shape) + 0.012 * targets).astype(np.float32)
+    found = fit_noise(targets, scores)
+    assert found.doubts(targets, scores).sum() < 0.05 * targets.sum()

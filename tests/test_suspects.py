@@ -308,3 +308,15 @@ def test_the_count_of_errors_on_hard_pictures_has_a_wide_interval() -> None:
     assert slips.expected == hard.expected == pytest.approx(20)
     assert hard.low < 2.1
     assert hard.high > slips.high + 19
+
+
+def test_a_label_that_was_not_learned_does_not_make_all_its_pictures_suspects() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((400, 2)) < 0.1).astype(np.int8)
+    learned = np.where(targets[:, 0] == 1, 0.9, 0.05)
+    scores = np.stack([learned, np.full(400, 0.05)], 1) + rng.normal(0, 0.02, (400, 2))
+    scores[np.flatnonzero(targets[:, 0])[:2], 0] = 0.02  # two pictures do not show what they are said to
+    found = doubts(targets, scores).values
+    carried = targets == 1
+    assert found[carried[:, 1], 1].max() < 0.15
+    assert (found[np.flatnonzero(targets[:, 0])[:2], 0] > 0.3).all()
