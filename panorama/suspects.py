@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 # In a blind audit of 300 photos 1 label in 8 was missing and 1 cell in 170 extra, nine errors in ten of the first kind.
 _HARD_MISSING, _HARD_EXTRA = 0.10, 0.002
 # What the rates above make of a hard cell, brought to what it was worth in the audit: log-odds of 2 * log-odds + 5.4, at most 0.85 (of the
-# first 30, 77 % were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess.
+# first 30, 73 % were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess.
 _HARD_SLOPE, _HARD_SHIFT, _HARD_MOST = 2.0, 5.4, 0.85
 _HARD_WORTH = 0.3
 _LEARNED = 0.5  # mean score of the pictures that carry a label, from which on it counts as learned
