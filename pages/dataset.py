@@ -6,6 +6,7 @@ import numpy as np
 import streamlit as st
 
 from panorama import charts, runs, ui
+from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 from panorama.finding import Source, file_column_choices, find_source, with_file_column, with_layouts
 from panorama.workspace import current, remember
@@ -102,7 +103,7 @@ errors = [p for p in data.problems if p.severity == "error"]
 warnings = [p for p in data.problems if p.severity == "warning"]
 notes = [p for p in data.problems if p.severity == "note"]
 if data.n_left_out:
-    st.warning(f"{data.n_left_out:,} images are left out for the reasons below; the other {len(data.images):,} are used.")
+    st.warning(f"{counted(data.n_left_out, 'image')} left out for the reasons below; the other {len(data.images):,} are used.")
 if not errors and not warnings:
     st.success("No problems found: every row has a picture that can be read, and every value is clear.")
 for title, listed, opened in (

@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from panorama import charts, runs, ui
+from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 from panorama.reviewing import in_all
 
@@ -36,7 +37,7 @@ st.write(
 )
 st.subheader("On the test split")
 st.caption(
-    f"{test['images']:,} images that decided nothing about the model; a probability over {test['threshold']:g} counts as predicted."
+    f"{counted(test['images'], 'image')} that decided nothing about the model; a probability over {test['threshold']:g} counts as predicted."
 )
 ui.facts(
     ("Mean average precision", figure(test["macro"]["average_precision"])),
@@ -112,7 +113,7 @@ else:
         pd.DataFrame(
             [
                 {
-                    "label": c.label, "kind": c.kind, "expected": f"{c.expected:,.1f}", "19 times in 20": f"{c.low:,.0f} to {c.high:,.0f}",
+                    "label": c.label, "kind": c.kind, "expected": f"{c.expected:,.1f}", "range": f"{c.low:,.0f} to {c.high:,.0f}",
                     "found so far": found.get((c.label, c.kind), 0),
                 }
                 for c in counts
@@ -121,7 +122,7 @@ else:
         hide_index=True, key="errors",
     )  # fmt: skip
     st.caption(
-        "Slips can be counted from the CSV alone. Errors on hard pictures cannot: they are expected as people found them in audited photos, so the range is wide until you have decided some."
+        "Slips can be counted from the CSV alone. Errors on hard pictures cannot: those among undecided cells are expected as people found them in audited photos, and the range goes from a tenth to twice as many."
     )
 
 st.subheader("What was corrected")
@@ -132,11 +133,11 @@ if not standing:
     if run.has("suspects.csv"):
         ui.page_link("review", "Review the suspects →")
 else:
-    st.write(f"{len(changes):,} cells changed, {kept:,} looked at and kept.")
-    counted = Counter((d.label, "missing" if d.given == 0 else "extra") for d in changes)
-    if counted:
+    st.write(f"{counted(len(changes), 'cell')} changed, {kept:,} looked at and kept.")
+    kinds = Counter((d.label, "missing" if d.given == 0 else "extra") for d in changes)
+    if kinds:
         st.dataframe(
-            pd.DataFrame([{"label": label, "was": kind, "cells": n} for (label, kind), n in counted.most_common()]), hide_index=True, key="corrected",
+            pd.DataFrame([{"label": label, "was": kind, "cells": n} for (label, kind), n in kinds.most_common()]), hide_index=True, key="corrected",
         )  # fmt: skip
         images, _, paths = run.images()
         path_of = dict(zip(images, paths, strict=True))
@@ -150,7 +151,7 @@ else:
 
 left_out, problems = run.problems()
 st.subheader("The data")
-st.write(f"{left_out:,} images were left out; {len(problems):,} remarks on the data.")
+st.write(f"{counted(left_out, 'image')} left out; {counted(len(problems), 'remark')} on the data.")
 if problems:
     with st.expander("Remarks"):
         st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in problems))

@@ -4,6 +4,7 @@ import numpy as np
 import streamlit as st
 
 from panorama import runs, ui
+from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 
 ui.ensure_entrypoint()
@@ -76,7 +77,7 @@ for i in shown[ui.pager(len(shown), 24, "grid")].tolist():
         for k in np.flatnonzero(predicted[i] != (targets[i] == 1))
     ]  # fmt: skip
     verdict = (
-        f'<div class="pn-verdict pn-bad">✗ {len(differences)} {"difference" if len(differences) == 1 else "differences"}</div>'
+        f'<div class="pn-verdict pn-bad">✗ {counted(len(differences), "difference")}</div>'
         if differences else '<div class="pn-verdict">✓ agrees</div>'
     )  # fmt: skip
     cards.append(

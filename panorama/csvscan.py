@@ -342,7 +342,7 @@ def line_list(lines: Sequence[int]) -> str:
 
 def counted(n: int, noun: str) -> str:
     """A number with its noun, in the singular or plural."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _check_header(table: CsvTable) -> list[Problem]:

@@ -336,7 +336,7 @@ def corrected_csvs(parts: Sequence[SheetPart], corrections: Mapping[tuple[str, s
         known = any(image in part.image_of_name.values() for part in parts)
         what = f"has no label {label!r}" if known else "is not an image of this data set"
         raise PanoramaError(
-            f"{image!r} {what}; {len(left)} decisions cannot be placed. Export with the data set they were made on."
+            f"{image!r} {what}; {counted(len(left), 'decision')} cannot be placed. Export with the data set they were made on."
         )
     return result
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from panorama.noise import doubts_at, fit_noise
+from panorama.noise import NoiseModel, doubts_at, fit_noise
 
 # Chosen on the scenes: out-of-fold mAP, then suspects (docs/decisions.md). The ridge is strong because the targets are noisy.
 _RIDGE, _CONTEXT_WEIGHT, _INTERCEPT = 1.0, 0.25, 1.0
@@ -70,10 +70,10 @@ def judge(
     alone, context = np.zeros((2, len(held_out), n_labels), np.float32)
     parts = list(_parts(training, targets, seed))
     for part in parts:
+        machine = _one_machine(features[part], targets[part])
         for start in range(0, len(held_out), _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
-            judged = held_out[rows]
-            one = _one_machine(features[part], targets[part], features[judged], targets[judged])
+            one = machine.judge(features[held_out[rows]], targets[held_out[rows]])
             alone[rows] += one.alone / len(parts)
             context[rows] += one.in_context / len(parts)
     return Judgement(alone, context)
@@ -128,48 +128,60 @@ def _parts(training: npt.NDArray[np.int64], targets: npt.NDArray[np.int8], seed:
         yield np.concatenate([rare, part])
 
 
-@torch.no_grad()
-def _one_machine(
-    x: npt.NDArray[np.float32], y: npt.NDArray[np.int8], x_new: npt.NDArray[np.float32], y_new: npt.NDArray[np.int8]
-) -> Judgement:
-    n_labels = y.shape[1]
+@dataclass(frozen=True)
+class _Machine:
+    """What a machine learned from its n training images. alone, in_context: the weights of its heads, (n, n_labels) like `believed`."""
+
+    features: npt.NDArray[np.float32]
+    noise: NoiseModel
+    believed: Tensor
+    alone: Tensor
+    in_context: Tensor
+
+    def judge(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.int8]) -> Judgement:
+        near = _kernel(x, self.features)  # (n_new, n)
+        alone = ((near + _INTERCEPT) @ self.alone).numpy()
+        believed = _believed(y, alone, self.noise)
+        apart = torch.cdist(believed, self.believed).square_()
+        in_context = np.empty_like(alone)
+        for k in range(y.shape[1]):
+            likeness = _in_context(near, apart, believed[:, k], self.believed[:, k])
+            in_context[:, k] = (likeness @ self.in_context[:, k]).numpy()
+        return Judgement(alone.astype(np.float32), in_context.astype(np.float32))
+
+
+def _one_machine(x: npt.NDArray[np.float32], y: npt.NDArray[np.int8]) -> _Machine:
     target = torch.from_numpy(y.astype(np.float64))
-    near, near_new = _kernel(x, x), _kernel(x_new, x)  # (n, n), (n_new, n)
+    near = _kernel(x, x)  # (n, n)
     inverse = torch.cholesky_inverse(_factor(near + _INTERCEPT))
-    weights = inverse @ target
+    alone = inverse @ target
     # Leave-one-out in closed form: y_i - weights_i / inverse_ii (Rasmussen and Williams 2006, eq. 5.12).
-    left_out = (target - weights / inverse.diagonal()[:, None]).numpy()
-    alone = ((near_new + _INTERCEPT) @ weights).numpy()
-    # What is believed of the other labels: their values, corrected where the picture alone speaks clearly against them.
+    left_out = (target - alone / inverse.diagonal()[:, None]).numpy()
     noise = fit_noise(y, left_out)
-    least = np.maximum(noise.extra, _PLAIN_EXTRA)
-    believed, believed_new = (
-        torch.from_numpy(_believed(values, doubts_at(values, noise.truth(scores), noise.missing, least)))
-        for values, scores in ((y, left_out), (y_new, alone))
-    )
-    in_context = np.empty_like(alone)
-    apart, apart_new = torch.cdist(believed, believed).square_(), torch.cdist(believed_new, believed).square_()
-    for k in range(n_labels):
-        own, own_new = believed[:, k], believed_new[:, k]
-        likeness = near * _alike(apart - (own[:, None] - own[None]) ** 2) + _INTERCEPT
-        weights_k = torch.cholesky_solve(target[:, k : k + 1], _factor(likeness))
-        likeness_new = near_new * _alike(apart_new - (own_new[:, None] - own[None]) ** 2) + _INTERCEPT
-        in_context[:, k] = (likeness_new @ weights_k)[:, 0].numpy()
-    return Judgement(alone.astype(np.float32), in_context.astype(np.float32))
+    believed = _believed(y, left_out, noise)
+    apart = torch.cdist(believed, believed).square_()
+    in_context = torch.empty_like(target)
+    for k in range(y.shape[1]):
+        likeness = _in_context(near, apart, believed[:, k], believed[:, k])
+        in_context[:, k] = torch.cholesky_solve(target[:, k : k + 1], _factor(likeness))[:, 0]
+    return _Machine(x, noise, believed, alone, in_context)
 
 
-def _believed(values: npt.NDArray[np.int8], doubt: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """P(the label is there), given its value and how likely that is wrong."""
-    return np.where(values == 1, 1 - doubt, doubt)
+def _believed(values: npt.NDArray[np.int8], alone: npt.NDArray[np.float64], noise: NoiseModel) -> Tensor:
+    """P(the label is there): its value, corrected where the picture alone speaks clearly against it."""
+    doubt = doubts_at(values, noise.truth(alone), noise.missing, np.maximum(noise.extra, _PLAIN_EXTRA))
+    return torch.from_numpy(np.where(values == 1, 1 - doubt, doubt))
+
+
+def _in_context(near: Tensor, apart: Tensor, own: Tensor, others_own: Tensor) -> Tensor:
+    """The kernel on pictures and their other labels: `apart`, in what is believed of all labels, less the label's own part."""
+    squares = (apart - (own[:, None] - others_own[None]) ** 2).clamp_(min=0)
+    return near * torch.exp(-_CONTEXT_WEIGHT * squares) + _INTERCEPT
 
 
 def _kernel(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Tensor:
     """exp(-|a - b|^2) for rows of length 1."""
     return torch.exp(2 * (torch.from_numpy(a) @ torch.from_numpy(b).T).double() - 2)
-
-
-def _alike(squares: Tensor) -> Tensor:
-    return torch.exp(-_CONTEXT_WEIGHT * squares.clamp_(min=0))
 
 
 def _factor(kernel: Tensor) -> Tensor:

@@ -41,14 +41,14 @@ class NoiseModel:
 
     def truth(self, scores: npt.NDArray[np.floating[Any]]) -> Floats:
         """P(the label is really there | score), (n_images, n_labels)."""
-        return _sigmoid(scores * self.slope + self.offset)
+        return sigmoid(scores * self.slope + self.offset)
 
     def doubts(self, targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> Floats:
-        """P(the value in the CSV is wrong | score), (n_images, n_labels): `doubts_at` of `truth`, in log-odds and half the time."""
+        """P(the value in the CSV is wrong | score), (n_images, n_labels): `doubts_at` of `truth`, in log-odds."""
         z = scores * self.slope + self.offset
         with np.errstate(divide="ignore"):  # a rate of 0: log-odds of minus infinity, a doubt of 0
             if_given, if_not = np.log(self.extra) - np.log1p(-self.missing), np.log(self.missing) - np.log1p(-self.extra)
-        return _sigmoid(np.where(targets == 1, if_given - z, if_not + z))
+        return sigmoid(np.where(targets == 1, if_given - z, if_not + z))
 
 
 def doubts_at(targets: npt.NDArray[Any], truth: Floats, missing: Floats | float, extra: Floats | float) -> Floats:
@@ -101,7 +101,7 @@ def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool) -> tuple[Nois
         offset = np.log(share / (1 - share))
     missing, extra = np.full(n_labels, 0.1 * has_missing), np.full(n_labels, 0.01 * has_extra)
     for _ in range(_ROUNDS):
-        truth = _sigmoid(x * slope + offset)
+        truth = sigmoid(x * slope + offset)
         wrong = doubts_at(y, truth, missing, extra)
         there = np.where(y == 1, 1 - wrong, wrong)  # E step: P(t = 1 | s, y)
         before = missing, extra
@@ -120,7 +120,7 @@ def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool) -> tuple[Nois
         )
         if moved < _STILL:
             break
-    truth = _sigmoid(x * slope + offset)
+    truth = sigmoid(x * slope + offset)
     p = np.clip((1 - missing) * truth + extra * (1 - truth), 1e-9, 1 - 1e-9)  # P(y = 1 | s)
     fit: Floats = np.where(y == 1, np.log(p), np.log1p(-p)).sum(0)
     return NoiseModel(slope, offset, missing, extra), fit
@@ -134,7 +134,7 @@ def _rates(errors: Floats, cells: Floats, prior: tuple[float, float], shrink: fl
 
 def _newton(x: Floats, there: Floats, slope: Floats, offset: Floats, centre: Floats, ridge: float) -> Floats:
     """One Newton step of logistic regression on soft targets for every column at once: (2, n_columns) slope and offset."""
-    p = _sigmoid(x * slope + offset)
+    p = sigmoid(x * slope + offset)
     weight = p * (1 - p)
     a, b, c = (weight * x * x).sum(0) + ridge + 1e-6, (weight * x).sum(0), weight.sum(0) + ridge + 1e-6
     g, h = ((p - there) * x).sum(0) + ridge * (slope - centre[0]), (p - there).sum(0) + ridge * (offset - centre[1])
@@ -144,5 +144,6 @@ def _newton(x: Floats, there: Floats, slope: Floats, offset: Floats, centre: Flo
     return moved
 
 
-def _sigmoid(z: Floats) -> Floats:
+def sigmoid(z: Floats) -> Floats:
+    """1 / (1 + exp(-z)), without overflow."""
     return 1 / (1 + np.exp(np.minimum(-z, 700)))

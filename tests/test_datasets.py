@@ -521,7 +521,7 @@ def test_export_works_when_the_pictures_are_gone(given: tuple[Path, DataSet, byt
 @pytest.mark.parametrize(
     ("correction", "words"),
     [
-        (("9.png", "sea"), "'9.png' is not an image of this data set; 1 decisions"),
+        (("9.png", "sea"), "'9.png' is not an image of this data set; 1 decision cannot"),
         (("1.png", "moon"), "'1.png' has no label 'moon'"),
     ],
 )

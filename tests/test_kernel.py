@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
@@ -52,7 +53,7 @@ def test_alone_is_scikit_learns_kernel_ridge_without_the_held_out_images() -> No
 def test_in_context_is_scikit_learns_kernel_ridge_on_pictures_and_other_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the other labels are believed as they stand, the second kernel is written out here."""
     x, y, training, held_out = world(1, n_labels=4)
-    monkeypatch.setattr(kernel, "_believed", lambda values, _: values.astype(np.float64))
+    monkeypatch.setattr(kernel, "_believed", lambda values, *_: torch.from_numpy(values.astype(np.float64)))
     found = judge(x, y, training, held_out)
     for k in range(4):
         others = np.delete(y, k, axis=1).astype(float)
@@ -79,7 +80,7 @@ def test_leave_one_out_in_closed_form_is_as_many_refits_of_scikit_learn(monkeypa
     seen: list[Floats] = []
     machine = kernel._one_machine
 
-    def noted(*arrays: Any) -> kernel.Judgement:
+    def noted(*arrays: Any) -> kernel._Machine:
         seen.append(arrays[0])
         return machine(*arrays)
 
@@ -155,7 +156,7 @@ def small_committees(monkeypatch: pytest.MonkeyPatch) -> list[npt.NDArray[np.flo
     learned: list[npt.NDArray[np.float32]] = []
     machine = kernel._one_machine
 
-    def noted(*arrays: Any) -> kernel.Judgement:
+    def noted(*arrays: Any) -> kernel._Machine:
         learned.append(arrays[0])
         return machine(*arrays)
 
@@ -184,6 +185,19 @@ def test_a_committee_never_learns_from_a_held_out_image_nor_twice_from_one(
     assert len(learned) == len(set(learned)) == 3 * 40
     assert not set(learned) & {row.tobytes() for row in x[held_out]}
     assert set(learned) <= {row.tobytes() for row in x[training]}
+
+
+def test_however_many_images_are_held_out_each_machine_learns_once(
+    monkeypatch: pytest.MonkeyPatch, small_committees: list[npt.NDArray[np.float32]]
+) -> None:
+    x, y, training, held_out = world(13, n=300)
+    at_once = judge(x, y, training, held_out)
+    small_committees.clear()
+    monkeypatch.setattr(kernel, "_AT_ONCE", 7)
+    in_pieces = judge(x, y, training, held_out)
+    assert len(small_committees) == 3
+    assert in_pieces.alone == pytest.approx(at_once.alone, abs=1e-6)
+    assert in_pieces.in_context == pytest.approx(at_once.in_context, abs=1e-6)
 
 
 def test_with_many_labels_the_parts_are_smaller(small_committees: list[npt.NDArray[np.float32]]) -> None:

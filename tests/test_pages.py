@@ -125,7 +125,7 @@ def test_a_run_of_an_older_version_can_still_be_reviewed(finished: Run) -> None:
 def test_the_report_counts_errors_by_label_and_kind(finished: Run) -> None:
     app = open_page("report")
     sound(app)
-    assert "the range is wide until you have decided some" in words(app)
+    assert "the range goes from a tenth to twice as many" in words(app)
     table = next(frame.value for frame in app.dataframe if "expected" in frame.value.columns)
     assert [(row.label, row.kind) for row in table.itertuples()] == [(c, kind) for c in COLOURS for kind in ("missing", "extra")]
     assert finished.has("suspects.csv")

@@ -93,12 +93,12 @@ def test_labels_of_a_picture_can_only_help() -> None:
     assert average_precision_score(wrong, both.values.ravel()) > average_precision_score(wrong, alone.values.ravel()) + 0.05
 
 
-def pair(given: tuple[int, int], score: float = 0.5) -> Doubts:
-    """One label on 20 pictures nobody is unsure of and two near-duplicates."""
+def pair(given: tuple[int, int], score: float = 0.5, *, strangers: bool = False) -> Doubts:
+    """One label on 20 pictures nobody is unsure of and two near-duplicates, which strangers are not."""
     plain = np.arange(20) % 2
     targets = np.r_[plain, given].astype(np.int8)[:, None]
     scores = np.r_[plain, score, score].astype(float)[:, None]
-    return doubts(targets, scores, groups=np.r_[np.arange(20), 50, 50])
+    return doubts(targets, scores, groups=None if strangers else np.r_[np.arange(20), 50, 50])
 
 
 def test_twins_that_disagree_are_the_first_suspects() -> None:
@@ -119,6 +119,7 @@ def test_the_doubt_of_twins_is_a_hand_worked_table() -> None:
 @pytest.mark.parametrize("given", [(0, 0), (1, 1)])
 def test_twins_that_agree_are_no_more_doubtful_than_strangers(given: tuple[int, int]) -> None:
     found = pair(given)
+    assert (found.values <= pair(given, strangers=True).values).all()
     assert (found.reason != REASONS.index("twin")).all()
 
 
