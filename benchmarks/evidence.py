@@ -15,9 +15,10 @@ from cleanlab.multilabel_classification.rank import get_label_quality_scores_per
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from panorama import finding, hardware, kernel, model, preprocessing, runs
+from panorama.config import TrainConfig
 from panorama.crossval import OutOfFold, heads_judge, out_of_fold
 from panorama.datasets import DataSet, load
-from panorama.features import Pixels, cached, extract, extract_tiles, fingerprint
+from panorama.features import Pixels, cached, fingerprint, tiles_pass, whole_pass
 from panorama.images import open_rgb, square
 from panorama.split import linked
 
@@ -38,18 +39,16 @@ def read(folder: Path, weights: str) -> tuple[DataSet, np.ndarray, np.ndarray]:
     data = load(finding.find_source(folder), home)
     network = model.build("mobilenet_v2", len(data.labels), seed=0).eval()
     model.load_pretrained(network, "mobilenet_v2", weights)
-    where = hardware.device()
-    network = network.to(where).to(memory_format=torch.channels_last)
-    dtype = hardware.precision("auto", where, home / "cache")
-    key = [fingerprint(network), SIDE, str(dtype), hardware.describe(where), [picture.sha256 for picture in data.pictures]]
-    everything = np.arange(len(data.images))
+    network = network.to(hardware.device()).to(memory_format=torch.channels_last)
+    hardware.keep_memory()
+    dtype = hardware.precisions(TrainConfig(image_size=SIDE), network, home / "cache").features
+    contents = [picture.sha256 for picture in data.pictures]
+    width, cache = network.head.in_features, home / "cache"
     small = Pixels(data.paths, data.images, preprocessing.stored_side(SIDE))
     large = Pixels(data.paths, data.images, preprocessing.tiled_side(SIDE))
-    cache = home / "cache" / "features"
-    whole = cached(key, cache, lambda: extract(network, small, everything, image_size=SIDE, dtype=dtype))
-    tiles = cached(
-        ["tiles", preprocessing.TILE_SHARE, *key], cache, lambda: extract_tiles(network, large, image_size=SIDE, dtype=dtype)
-    )
+    key = [fingerprint(network), SIDE, str(dtype)]
+    whole = cached(whole_pass(network, small, image_size=SIDE, dtype=dtype), contents, width, ["whole", *key], cache)
+    tiles = cached(tiles_pass(network, large, image_size=SIDE, dtype=dtype), contents, 2 * width, ["corners", *key], cache)
     features = kernel.joined(whole, *np.split(tiles, 2, axis=1))
     return data, features, linked(data.groups, *kernel.look_alikes(features))
 

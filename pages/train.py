@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from panorama import charts, launch, runs, ui
-from panorama.config import TrainConfig, demo_config
+from panorama import cache, charts, launch, runs, ui
+from panorama.config import TrainConfig, demo_config, seed_recipe
 from panorama.errors import PanoramaError
 from panorama.events import progress
 from panorama.runs import Run
@@ -30,8 +30,11 @@ if found is None and not listed:
     )
 
 
-def settings(defaults: TrainConfig) -> TrainConfig | None:
-    """The form's values; every number of the run can be changed, the defaults are the seed notebook's (or the demo's)."""
+RECIPES = {"fast": TrainConfig, "seed": seed_recipe}
+
+
+def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
+    """The form's values; every number of the run can be changed. name: of the defaults, so that others bring their own numbers."""
     left, middle, right = st.columns(3)
     common = ["mobilenet_v2", "efficientnet_b0", "resnet50", "vgg16"]
     backbone = left.selectbox(
@@ -60,43 +63,56 @@ def settings(defaults: TrainConfig) -> TrainConfig | None:
         )
         a, b, c, d = st.columns(4)
         values: dict[str, Any] = {
-            "epochs_adaptation": a.number_input("Adaptation: most epochs", 0, 10_000, defaults.epochs_adaptation, key="ea"),
+            "epochs_adaptation": a.number_input(
+                "Adaptation: most epochs", 0, 10_000, defaults.epochs_adaptation, key=f"ea-{name}"
+            ),
             "learning_rate_adaptation": b.number_input(
-                "Adaptation: learning rate", 1e-7, 1.0, defaults.learning_rate_adaptation, format="%.1e", key="la"
+                "Adaptation: learning rate", 1e-7, 1.0, defaults.learning_rate_adaptation, format="%.1e", key=f"la-{name}"
             ),
             "patience_adaptation": c.number_input(
-                "Adaptation: patience (epochs)", 1, 1000, defaults.patience_adaptation, key="pa"
+                "Adaptation: patience (epochs)", 1, 1000, defaults.patience_adaptation, key=f"pa-{name}"
             ),
-            "batch_size": d.number_input("Batch size", 1, 4096, defaults.batch_size, key="bs"),
-            "epochs_finetuning": a.number_input("Fine tuning: most epochs", 0, 10_000, defaults.epochs_finetuning, key="ef"),
+            "batch_size": d.number_input("Batch size", 1, 4096, defaults.batch_size, key=f"bs-{name}"),
+            "epochs_finetuning": a.number_input(
+                "Fine tuning: most epochs", 0, 10_000, defaults.epochs_finetuning, key=f"ef-{name}"
+            ),
             "learning_rate_finetuning": b.number_input(
-                "Fine tuning: learning rate", 1e-7, 1.0, defaults.learning_rate_finetuning, format="%.1e", key="lf"
+                "Fine tuning: learning rate", 1e-7, 1.0, defaults.learning_rate_finetuning, format="%.1e", key=f"lf-{name}"
             ),
             "patience_finetuning": c.number_input(
-                "Fine tuning: patience (epochs)", 1, 1000, defaults.patience_finetuning, key="pf"
+                "Fine tuning: patience (epochs)", 1, 1000, defaults.patience_finetuning, key=f"pf-{name}"
             ),
-            "image_size": d.number_input("Picture side (pixels)", 32, 1024, defaults.image_size, key="is"),
-            "validation_share": a.number_input("Validation share of training", 0.01, 0.5, defaults.validation_share, key="vs"),
-            "test_share": b.number_input("Test share (if no test split)", 0.01, 0.9, defaults.test_share, key="ts"),
-            "seed": c.number_input("Seed", 0, 2**31 - 1, defaults.seed, key="seed"),
-            "weight_decay": d.number_input("Weight decay", 0.0, 1.0, defaults.weight_decay, format="%.3f", key="wd"),
-            "folds": a.number_input("Folds (out of fold)", 2, 50, defaults.folds, key="folds"),
-            "fold_repeats": b.number_input("Repeats of the folds", 1, 50, defaults.fold_repeats, key="repeats"),
-            "threshold": c.number_input("Threshold for predictions", 0.01, 0.99, defaults.threshold, key="threshold"),
+            "image_size": d.number_input("Picture side (pixels)", 32, 1024, defaults.image_size, key=f"is-{name}"),
+            "validation_share": a.number_input(
+                "Validation share of training", 0.01, 0.5, defaults.validation_share, key=f"vs-{name}"
+            ),
+            "test_share": b.number_input("Test share (if no test split)", 0.01, 0.9, defaults.test_share, key=f"ts-{name}"),
+            "seed": c.number_input("Seed", 0, 2**31 - 1, defaults.seed, key=f"seed-{name}"),
+            "weight_decay": d.number_input("Weight decay", 0.0, 1.0, defaults.weight_decay, format="%.3f", key=f"wd-{name}"),
+            "folds": a.number_input("Folds (out of fold)", 2, 50, defaults.folds, key=f"folds-{name}"),
+            "fold_repeats": b.number_input("Repeats of the folds", 1, 50, defaults.fold_repeats, key=f"repeats-{name}"),
+            "threshold": c.number_input("Threshold for predictions", 0.01, 0.99, defaults.threshold, key=f"threshold-{name}"),
             "fold_models": d.selectbox(
                 "A fold is judged by",
                 ["auto", "heads", "trained"],
                 index=["auto", "heads", "trained"].index(defaults.fold_models),
-                key="fold-models",
+                key=f"fold-models-{name}",
                 help="Heads on pretrained features take seconds; a model trained for each fold takes a training each. Auto: heads, unless training starts from random weights.",
             ),
-            "precision": a.selectbox("Precision", ["auto", "float32", "bfloat16"], key="precision"),
+            "schedule": d.selectbox(
+                "Fine tuning: schedule",
+                ["cosine", "constant"],
+                index=["cosine", "constant"].index(defaults.schedule),
+                key=f"schedule-{name}",
+                help="Cosine: the learning rate rises, then falls to nothing over all epochs, and few are needed. Constant: until patience ends it.",
+            ),
+            "precision": a.selectbox("Precision", ["auto", "float32", "bfloat16"], key=f"precision-{name}"),
         }
-        blocks = b.number_input("Unfreeze the last N blocks (0: all)", 0, 1000, 0, key="unfreeze")
+        blocks = b.number_input("Unfreeze the last N blocks (0: all)", 0, 1000, 0, key=f"unfreeze-{name}")
         augmentation = c.toggle(
             "Augment pictures",
             defaults.augmentation,
-            key="augmentation",
+            key=f"augmentation-{name}",
             help="Turn, crop and mirror training pictures at random.",
         )
     if start == "path" and not Path(file.strip()).expanduser().is_file():
@@ -128,7 +144,18 @@ if found is not None:
         st.write(f"On {ui.text(found.source.name)}.")
         chosen: TrainConfig | None = None
         try:
-            chosen = settings(demo_config() if found.is_demo else TrainConfig())
+            if found.is_demo:
+                chosen = settings(demo_config(), "demo")
+            else:
+                recipe = st.segmented_control(
+                    "Recipe",
+                    list(RECIPES),
+                    default="fast",
+                    key="recipe",
+                    help="Fast: few epochs of fine tuning under a rising and falling learning rate. Seed: the notebook panorama began as, "
+                    "a constant learning rate until early stopping; several times slower and, where measured, not better.",
+                )
+                chosen = settings(RECIPES[recipe or "fast"](), recipe or "fast")
         except PanoramaError as error:
             ui.show_error(error)
         if chosen is not None and st.button("Start training", type="primary", key="start"):
@@ -241,3 +268,13 @@ if len(with_epochs) > 1:
     if picked:
         histories = {other.id: other.history() for other in with_epochs if other.id in picked}
         st.altair_chart(charts.compare_runs(histories, log_scale=st.session_state["log-scale"]), key="compare-chart")
+
+folder = home / "cache"
+with st.expander("Cache"):
+    st.write(
+        f"Decoded pictures and features are kept so that the next training starts at once: {cache.size(folder) / 1e9:.2f} GB "
+        f"of at most {cache.limit(folder) / 1e9:.1f} GB. What was not used for longest goes first."
+    )
+    if st.button("Clear the cache", key="clear-cache", help="Nothing is lost but time: the next training computes them again."):
+        cache.clear(folder)
+        st.rerun()

@@ -10,19 +10,27 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from panorama import datasets, finding, runs
+from panorama import cache, datasets, finding, runs
 from panorama.archives import import_zip
-from panorama.config import TrainConfig, demo_config
-from panorama.csvscan import csv_text
+from panorama.config import TrainConfig, demo_config, seed_recipe
+from panorama.csvscan import counted, csv_text
 from panorama.errors import PanoramaError
 from panorama.labels import read_decisions
 from panorama.reviewing import open_queue
 from panorama.runs import Run
 
+if TYPE_CHECKING:
+    from panorama.processes import Team
+
+_CHOICES = {
+    "precision": ["auto", "float32", "bfloat16"],
+    "fold_models": ["auto", "heads", "trained"],
+    "schedule": ["cosine", "constant"],
+}
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -97,6 +105,15 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", metavar="CSV", type=Path, help="write them here (default: standard output)")
     predict.set_defaults(run=_predict)
 
+    onnx = commands.add_parser("onnx", help="write the model of a run as an ONNX file, for other programs")
+    onnx.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    onnx.add_argument("--out", metavar="FILE", type=Path, required=True)
+    onnx.set_defaults(run=_onnx)
+
+    cached = commands.add_parser("cache", help="say what is kept to be faster, or clear it; nothing is lost by that but time")
+    cached.add_argument("--clear", action="store_true")
+    cached.set_defaults(run=_cache)
+
     export = commands.add_parser("export", help="write each CSV corrected; every other byte stays as it is")
     export.add_argument("data", metavar="DATA", type=Path, help=data_help)
     export.add_argument("--decisions", metavar="CSV", type=Path, required=True, help="columns image, label, value (0 or 1)")
@@ -125,26 +142,36 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "validation_share": "share of the training split that decides early stopping, the best epoch and thresholds",
         "test_share": "share held out for the report, where the data brings no test split",
         "unfreeze": "what fine tuning trains: all, or the last N blocks",
-        "precision": "auto measures which is faster here",
+        "precision": "of training steps and feature passes, auto measures which is faster here; answers are float32",
         "folds": "folds of the out-of-fold probabilities",
         "fold_models": "what judges a fold: heads on pretrained features, or a model trained for it; auto: heads unless --weights none",
         "fold_repeats": "how often the folds are drawn anew",
         "threshold": "probability above which a label counts as predicted",
         "epochs_adaptation": "at most so many epochs with the extractor frozen",
+        "schedule": "of the learning rate in fine tuning: cosine needs few epochs and all of them, constant goes on until patience ends it",
+        "batch_size": "of all processes together",
         "epochs_finetuning": "at most so many epochs with layers unfrozen",
     }
+    parser.add_argument(
+        "--recipe",
+        choices=["fast", "seed"],
+        default="fast",
+        help="the numbers that the others start from: fast (the default), or seed, the notebook panorama began as",
+    )
+    seed = seed_recipe()
     for field in dataclasses.fields(TrainConfig):
         name, default = "--" + field.name.replace("_", "-"), field.default
-        text = f"{helps.get(field.name, '')} (default {default})".strip()
+        theirs = "" if getattr(seed, field.name) == default else f"; seed recipe {getattr(seed, field.name)}"
+        text = f"{helps.get(field.name, '')} (default {default}{theirs})".strip()
+        kind = type(default)
         if isinstance(default, bool):
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         elif field.name == "unfreeze":
-            parser.add_argument(name, type=_blocks, default=default, metavar="all|N", help=text)
-        elif field.name in ("precision", "fold_models"):
-            choices = {"precision": ["auto", "float32", "bfloat16"], "fold_models": ["auto", "heads", "trained"]}[field.name]
-            parser.add_argument(name, choices=choices, default=default, help=text)
+            parser.add_argument(name, type=_blocks, default=argparse.SUPPRESS, metavar="all|N", help=text)
+        elif field.name in _CHOICES:
+            parser.add_argument(name, choices=_CHOICES[field.name], default=argparse.SUPPRESS, help=text)
         else:
-            parser.add_argument(name, type=type(default), default=default, metavar=type(default).__name__.upper(), help=text)
+            parser.add_argument(name, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=text)
 
 
 def _blocks(text: str) -> int | Literal["all"]:
@@ -177,7 +204,8 @@ def _load(options: argparse.Namespace, seed: int = 0, test_share: float = 0.2) -
 def _check(options: argparse.Namespace) -> int:
     data = _load(options)
     n_train, n_test = len(data.indices("train")), len(data.indices("test"))
-    print(f"{data.source.root}: {len(data.images):,} images ({n_train:,} train, {n_test:,} test), {len(data.labels)} labels")
+    n_images, n_labels = counted(len(data.images), "image"), counted(len(data.labels), "label")
+    print(f"{data.source.root}: {n_images} ({n_train:,} train, {n_test:,} test), {n_labels}")
     for part in data.parts:
         header = part.sheet.table.header
         layout = part.source.layout
@@ -193,13 +221,19 @@ def _check(options: argparse.Namespace) -> int:
     for problem in data.problems:
         print(f"{problem.severity}: {problem}")
     if data.n_left_out:
-        print(f"{data.n_left_out:,} images were left out; the others can be used.")
+        print(f"{counted(data.n_left_out, 'image')} left out; the others can be used.")
     return 0
 
 
 def _train(options: argparse.Namespace) -> int:
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(**values)
+    from panorama import processes
+
+    team = processes.join()
+    if not team.is_first:
+        return _help(team)
+    recipe = seed_recipe() if options.recipe == "seed" else TrainConfig()
+    given = {name: value for name, value in vars(options).items() if name in TrainConfig.__dataclass_fields__}
+    config = dataclasses.replace(recipe, **given)
     if config.weights not in ("imagenet", "none"):
         path = Path(config.weights).expanduser().resolve()
         if not path.is_file():
@@ -215,9 +249,21 @@ def _train(options: argparse.Namespace) -> int:
         if problem.severity != "note":
             print(f"{problem.severity}: {problem}", file=sys.stderr)
     run = runs.create(data, config, runs.workspace(), folder=options.out)
+    team.from_first(run.folder)
     _work(run)
     print(run.folder)
     return 0
+
+
+def _help(team: "Team") -> int:
+    """A process that is not the first: it computes its share of the run that the first one made, and says nothing."""
+    from panorama import worker
+
+    try:
+        folder = team.from_first(None)
+    except RuntimeError:  # the first ended before it made a run, and says why
+        return 1
+    return 1 if worker.run(folder) == "failed" else 0
 
 
 def _work(run: Run) -> None:
@@ -240,7 +286,7 @@ def _work(run: Run) -> None:
 def _print_metrics(run: Run) -> None:
     values = run.metrics() or {}
     test = values.get("test", {})
-    print(f"test split, {test.get('images', 0):,} images the training did not see:")
+    print(f"test split, {counted(test.get('images', 0), 'image')} the training did not see:")
     for name, value in (("mAP", test["macro"]["average_precision"]), ("F1", test["macro"]["f1"]),
                         ("subset accuracy", test["subset_accuracy"]), ("Hamming loss", test["hamming_loss"])):  # fmt: skip
         print(f"  {name:<16}{_figure(value)}")
@@ -254,6 +300,10 @@ def _figure(value: float | None) -> str:
 
 def _resume(options: argparse.Namespace) -> int:
     run = Run(options.run_dir.expanduser().resolve())
+    from panorama import processes, worker
+
+    if not processes.join().is_first:
+        return 1 if worker.run(run.folder) == "failed" else 0
     if run.state() == "complete":
         print(f"{run.id} is complete; there is nothing to resume.")
     else:
@@ -302,7 +352,7 @@ def _suspects(options: argparse.Namespace) -> int:
         runs.write_rows(options.out, header, rows)
     else:
         options.out.write_bytes(path.read_bytes())
-    print(f"{options.out}: {len(rows):,} {'images' if options.images else 'cells'}, most doubtful first.")
+    print(f"{options.out}: {counted(len(rows), 'image' if options.images else 'cell')}, most doubtful first.")
     return 0
 
 
@@ -333,41 +383,75 @@ def _suspect_images(run: Run, kind: str | None) -> tuple[list[str], list[list[st
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from panorama import bulk, hardware, processes
     from panorama.prediction import Predictor
     from panorama.terminal import Bar
 
     run = Run(options.run_dir.expanduser().resolve())
     _ = run.config
     sources = _pictures(options.pictures)
+    hardware.keep_memory()
+    team = processes.join()
     predictor = Predictor.load(run.folder)
-    rows: list[list[Any]] = []
-    unread = 0
-    with Bar("Predicting", "images") as bar:
-        for done, prediction in enumerate(predictor.predict(sources), 1):
-            bar.set(done, len(sources))
-            if prediction.probabilities is None:
-                unread += 1
-                print(f"panorama: {prediction.problem} It is left out.", file=sys.stderr)
-            else:
-                rows.append([prediction.name, *(f"{value:.6g}" for value in prediction.probabilities.tolist())])
-    if not rows:
-        raise PanoramaError(f"None of the {len(sources)} pictures could be read.")
     header = ["image", *predictor.labels]
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_rows(options.out, header, rows)
-        left = f"; {unread:,} left out" if unread else ""
-        print(f"{options.out}: {len(rows):,} images{left}.")
-        return 0
-    import csv
+    unread = 0
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    def left_out(problem: str) -> None:
+        nonlocal unread
+        unread += 1
+        print(f"panorama: {problem} It is left out.", file=sys.stderr)
+
+    if options.out is None:
+        lines = (row for block in bulk.answers(predictor, sources, team) for row in bulk.answered(iter(block), left_out))
+        if team.is_first:
+            print(csv_text([header]), end="")
+        for line in lines:
+            print(csv_text([line]), end="")
+        if unread == len(sources):
+            raise PanoramaError(f"None of {counted(len(sources), 'picture')} could be read.")
+        processes.leave()
+        return 0
+    out: Path = options.out
+    unfinished = bulk.Unfinished(out, run.folder, sources)
+    done = team.from_first(unfinished.count() if team.is_first else 0)
+    with Bar("Predicting", "images") as bar:
+        for block in bulk.answers(predictor, sources, team, skip=done):
+            done += len(block)
+            if team.is_first:
+                unfinished.append(block)
+                bar.set(done, len(sources))
+    processes.leave()
+    if not team.is_first:
+        return 0
+    if all(isinstance(answer, str) for _, answer in unfinished.rows()):
+        unfinished.path.unlink()
+        raise PanoramaError(f"None of {counted(len(sources), 'picture')} could be read.")
+    runs.write_rows(out, header, bulk.answered(unfinished.rows(), left_out))
+    unfinished.path.unlink()
+    left = f"; {unread:,} left out" if unread else ""
+    print(f"{out}: {counted(len(sources) - unread, 'image')}{left}.")
     return 0
 
 
-def _pictures(given: Sequence[Path]) -> list[tuple[str, Path | bytes]]:
+def _onnx(options: argparse.Namespace) -> int:
+    from panorama.onnx import export
+
+    run = Run(options.run_dir.expanduser().resolve())
+    _ = run.config
+    export(run.folder, options.out)
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; its metadata says what to put in and what comes out.")
+    return 0
+
+
+def _cache(options: argparse.Namespace) -> int:
+    folder = runs.workspace() / "cache"
+    if options.clear:
+        print(f"{folder}: cleared {cache.clear(folder) / 1e9:.2f} GB.")
+    print(f"{folder}: {cache.size(folder) / 1e9:.2f} GB of at most {cache.limit(folder) / 1e9:.1f} GB (PANORAMA_CACHE_GB).")
+    return 0
+
+
+def _pictures(given: Sequence[Path]) -> list[tuple[str, Path]]:
     """(name, file): below a folder the path inside it, else the file's name; whole paths where names would collide."""
     found: list[tuple[str, Path]] = []
     for path in given:

@@ -6,7 +6,6 @@ sees the old file or the new one. A file that was changed or damaged is refused,
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from panorama import preprocessing
 from panorama.errors import PanoramaError
+from panorama.files import write_atomically
 from panorama.model import Classifier, build
 from panorama.training import TrainingState
 
@@ -42,22 +42,6 @@ class ModelCard:
     sha256: str = ""
     preprocessing: int = preprocessing.VERSION
     format: int = _FORMAT
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data`, on disk when this returns; a crash leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def save_model(folder: Path, weights: dict[str, Tensor], card: ModelCard) -> None:

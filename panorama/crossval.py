@@ -14,7 +14,8 @@ import torch
 
 from panorama import kernel
 from panorama.config import TrainConfig
-from panorama.features import Pixels, extract
+from panorama.features import Pixels, extract, whole_pass
+from panorama.hardware import Precisions
 from panorama.kernel import Judgement
 from panorama.model import Classifier
 from panorama.split import stratify
@@ -81,7 +82,7 @@ def trained_judge(
     targets: npt.NDArray[np.int8],
     config: TrainConfig,
     *,
-    dtype: torch.dtype,
+    precisions: Precisions,
     groups: npt.NDArray[np.int64],
     on_event: Callable[[], None] = lambda: None,
 ) -> Judge:
@@ -101,13 +102,15 @@ def trained_judge(
             rates = _base_rates(targets[training], len(held_out))
             return Judgement(rates, rates)
         model = make_model()
-        features = extract(model, pixels, training, image_size=config.image_size, dtype=dtype)
+        width = model.head.in_features
+        before = whole_pass(model, pixels, image_size=config.image_size, dtype=precisions.features)
+        features = extract(before, training, width)
         data = TrainingData(pixels, targets, learn, watch, features[part == 0], features[part == 1])
-        for _ in train(model, data, config, dtype=dtype, pretrained=config.weights != "none"):
+        for _ in train(model, data, config, precisions=precisions, pretrained=config.weights != "none"):
             on_event()
-        alone = torch.sigmoid(predict_logits(model, pixels, held_out, config.image_size, dtype)).numpy()
-        everything = np.arange(len(pixels))
-        learned = kernel.joined(extract(model, pixels, everything, image_size=config.image_size, dtype=dtype))
+        alone = torch.sigmoid(predict_logits(model, pixels, held_out, config.image_size)).numpy()
+        after = whole_pass(model, pixels, image_size=config.image_size, dtype=precisions.features)
+        learned = kernel.joined(extract(after, np.arange(len(pixels)), width))
         return Judgement(alone, kernel.judge(learned, targets, training, held_out, seed=number).in_context)
 
     return judge

@@ -23,7 +23,8 @@ class RunStarted:
     images: dict[str, int]
     labels: int
     device: str
-    precision: str
+    precision: str  # of training steps
+    feature_precision: str  # of feature passes
     trained_folds: int = 0  # how many trainings the out-of-fold probabilities take; 0 where heads on features do
 
 
@@ -66,7 +67,10 @@ class StageEnded:
 
 @dataclass(frozen=True)
 class PhaseStarted:
-    """A phase begins; trainable_parameters counts single numbers."""
+    """A phase begins; trainable_parameters counts single numbers.
+
+    first_half: how many pixels each of the first half of the epochs sees, as a share of those of the others.
+    """
 
     at: float
     phase: PhaseName
@@ -74,6 +78,7 @@ class PhaseStarted:
     learning_rate: float
     patience: int
     trainable_parameters: int
+    first_half: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,7 @@ class History:
     batches: list[BatchEnded] = field(default_factory=list)
     stage: StageAdvanced | None = None
     stage_started: StageStarted | None = None
+    stages_ended: dict[str, StageEnded] = field(default_factory=dict)
 
     @property
     def best(self) -> EpochEnded | None:
@@ -207,6 +213,7 @@ def history(events: Iterable[Event]) -> History:
                 h.stage = event
             case StageEnded():
                 h.stage = h.stage_started = None
+                h.stages_ended[event.stage] = event
             case PhaseStarted():
                 h.phases = [p for p in h.phases if p.phase != event.phase] + [event]
             case BatchEnded():
@@ -231,6 +238,7 @@ def _take_back(h: History, resumed: Resumed) -> None:
     h.phases = [p for p in h.phases if order[p.phase] <= at[0]]
     h.phases_ended = [p for p in h.phases_ended if order[p.phase] < at[0]]
     h.stage = h.stage_started = None
+    h.stages_ended = {}
 
 
 @dataclass(frozen=True)
@@ -244,16 +252,21 @@ class Progress:
     seconds_so_far: float
 
 
+READING, DECODING, FEATURES = "Reading pictures", "Decoding pictures", "Computing features"
+PREDICTING, CORNERS, FOLDS = "Predicting every image", "Computing features of corners", "Out-of-fold probabilities"
+
 # How many fine-tuning epochs to expect before patience ends the phase; replaced by best epoch + patience as epochs come in.
 _EXPECTED_EPOCHS_TO_BEST = 4
-# A training step costs about three forward passes (forward, gradients of activations, gradients of weights).
-_STEP_COST = 3.0
+# What else takes, in forward passes of one picture (benchmarks/forward.py): a training step, the corners of a picture. Reading and
+# decoding a picture, and judging it by heads, take about as long as half a pass each.
+_STEP_COST, _CORNERS_COST, _READING_COST, _HEADS_COST = 6.0, 4.0, 0.5, 0.5
 
 
 def progress(events: Sequence[Event] | History, now: float) -> Progress:
     """How far the run is at `now` (seconds since 1970), in work counted as forward passes of one picture.
 
-    The end of fine tuning is not known while validation still improves: it is taken to be the best epoch so far plus patience.
+    What is left is timed by what was measured: an epoch by the last one, a pass by the last pass. The end of fine tuning at a constant
+    learning rate is not known while validation still improves: it is taken to be the best epoch so far plus patience.
     """
     h = events if isinstance(events, History) else history(events)
     so_far = max(0.0, now - h.started_at) if h.started_at is not None else 0.0
@@ -261,40 +274,73 @@ def progress(events: Sequence[Event] | History, now: float) -> Progress:
         return Progress(1.0, "complete", None, 0.0, max(0.0, (h.last_at or now) - (h.started_at or now)))
     if h.started is None:
         return Progress(0.0, "starting", None, None, so_far)
-    n_train, n_all = h.started.images.get("train", 0), sum(h.started.images.values())
-    total_epoch_work = max(1.0, _STEP_COST * n_train + h.started.images.get("validation", 0))
-    finetuning = [e for e in h.epochs if e.phase == "fine tuning"]
+    n_all = sum(h.started.images.values())
+    epoch_work = max(1.0, _STEP_COST * h.started.images.get("train", 0) + h.started.images.get("validation", 0))
     phase = next((p for p in h.phases if p.phase == "fine tuning"), None)
-    ended = {p.phase for p in h.phases_ended}
-    patience = phase.patience if phase else 5
-    best_epoch = max((e.epoch for e in finetuning if e.is_best), default=0)
-    expected = min(
-        phase.max_epochs if phase else 100, max(best_epoch, _EXPECTED_EPOCHS_TO_BEST if not finetuning else best_epoch) + patience
-    )
-    if "fine tuning" in ended:
-        expected = len(finetuning)
+    finetuning = [e for e in h.epochs if e.phase == "fine tuning"]
+    expected = _expected_epochs(h, finetuning, phase)
     running = next((b for b in reversed(h.batches) if b.phase == "fine tuning"), None)
     within = running.batch / running.batches if running and running.epoch > len(finetuning) else 0.0
-    # Before fine tuning: reading and features, about two passes of everything. After it: one pass of predictions, then the folds.
-    before, folds = 2.0 * n_all, max(0.5 * n_all, h.started.trained_folds * expected * total_epoch_work)
-    done_before = before if phase or "adaptation" in ended else _stage_share(h) * before
-    done_finetuning = (len(finetuning) + within) * total_epoch_work
-    in_folds = h.stage_started is not None and h.stage_started.unit == "folds"
-    done_after = 0.0
-    if "fine tuning" in ended:
-        done_after = n_all + _stage_share(h) * folds if in_folds else _stage_share(h) * n_all
-    total = before + expected * total_epoch_work + n_all + folds
-    fraction = min(0.99, (done_before + done_finetuning + done_after) / total)
-    rate = _images_per_second(h, now)
-    speed = _work_per_second(h, finetuning, running, total_epoch_work, rate)
-    left = None if not speed else (1 - fraction) * total / speed
-    if in_folds and h.stage and h.stage_started and h.stage.done:
-        left = (h.stage.at - h.stage_started.at) * (h.stage.total - h.stage.done) / h.stage.done
-    return Progress(fraction, _doing(h, finetuning, running), rate, left, so_far)
+    costs = [epoch_work * _pixels(phase, number) for number in range(1, max(expected, len(finetuning) + 1) + 1)]
+    # Every part of the run: its work, and how much of it is done.
+    heads = h.started.trained_folds == 0
+    parts = {
+        DECODING: _READING_COST * n_all,
+        FEATURES: float(n_all),
+        "epochs": sum(costs[:expected]),
+        PREDICTING: float(n_all),
+        CORNERS: _CORNERS_COST * n_all if heads else 0.0,
+        FOLDS: _HEADS_COST * n_all if heads else h.started.trained_folds * expected * epoch_work,
+    }
+    done = {name: work * _share_done(h, name, began=phase is not None) for name, work in parts.items()}
+    done["epochs"] = min(parts["epochs"], sum(costs[: len(finetuning)]) + within * costs[len(finetuning)])
+    if any(p.phase == "fine tuning" for p in h.phases_ended):
+        done["epochs"] = parts["epochs"]
+    fraction = min(0.99, sum(done.values()) / sum(parts.values()))
+    left = _seconds_left(h, {name: parts[name] - done[name] for name in parts}, finetuning, running, costs)
+    return Progress(fraction, _doing(h, finetuning, running), _images_per_second(h, now), left, so_far)
 
 
-def _stage_share(h: History) -> float:
-    return h.stage.done / h.stage.total if h.stage and h.stage.total else 0.0
+def _pixels(phase: PhaseStarted | None, epoch: int) -> float:
+    return phase.first_half if phase and 2 * epoch <= phase.max_epochs else 1.0
+
+
+def _expected_epochs(h: History, finetuning: list[EpochEnded], phase: PhaseStarted | None) -> int:
+    if any(p.phase == "fine tuning" for p in h.phases_ended):
+        return max(1, len(finetuning))
+    best = max((e.epoch for e in finetuning if e.is_best), default=0)
+    patience = phase.patience if phase else 5
+    return max(1, min(phase.max_epochs if phase else _EXPECTED_EPOCHS_TO_BEST, (best or _EXPECTED_EPOCHS_TO_BEST) + patience))
+
+
+def _share_done(h: History, name: str, *, began: bool) -> float:
+    """How much of a stage is done; those before the phases are when the phases began, whatever a resumed log still tells of them."""
+    if name in h.stages_ended or (began and name in (DECODING, FEATURES)):
+        return 1.0
+    if h.stage and h.stage.stage == name and h.stage.total:
+        return h.stage.done / h.stage.total
+    return 0.0
+
+
+def _seconds_left(
+    h: History, left: dict[str, float], finetuning: list[EpochEnded], running: BatchEnded | None, costs: list[float]
+) -> float | None:
+    """None until something was measured."""
+    work_seconds: float | None = None  # a forward pass of one picture
+    if running and running.epoch > len(finetuning) and h.started:
+        an_epoch = h.started.images.get("train", 0) / max(running.images_per_second, 1e-3)
+        work_seconds = an_epoch / costs[len(finetuning)]
+    elif finetuning:
+        work_seconds = finetuning[-1].seconds / costs[len(finetuning) - 1]
+    elif h.stage and h.stage.stage in (FEATURES, DECODING) and h.stage_started and h.stage.done:
+        a_picture = (h.stage.at - h.stage_started.at) / h.stage.done
+        work_seconds = a_picture if h.stage.stage == FEATURES else a_picture / _READING_COST
+    if work_seconds is None:
+        return None
+    seconds = {name: work * work_seconds for name, work in left.items()}
+    if h.stage and h.stage_started and h.stage.done and h.stage.stage in seconds:  # what is under way tells best
+        seconds[h.stage.stage] = (h.stage.at - h.stage_started.at) * (h.stage.total - h.stage.done) / h.stage.done
+    return sum(seconds.values())
 
 
 def _images_per_second(h: History, now: float) -> float | None:
@@ -303,16 +349,6 @@ def _images_per_second(h: History, now: float) -> float | None:
         return h.stage.done / seconds
     recent = [b for b in h.batches[-1:] if now - b.at < 600]
     return recent[-1].images_per_second if recent else None
-
-
-def _work_per_second(
-    h: History, finetuning: list[EpochEnded], running: BatchEnded | None, epoch_work: float, rate: float | None
-) -> float | None:
-    if finetuning:
-        return epoch_work / max(finetuning[-1].seconds, 1e-3)
-    if running:
-        return _STEP_COST * running.images_per_second
-    return rate if h.stage else None
 
 
 def _doing(h: History, finetuning: list[EpochEnded], running: BatchEnded | None) -> str:

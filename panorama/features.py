@@ -1,9 +1,10 @@
-"""Pixels read once, and one pass of the frozen extractor over a data set, cached by content."""
+"""Pixels decoded once, and one pass of the frozen extractor over a data set, kept by the content of each picture."""
 
 import hashlib
+import itertools
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +14,95 @@ import torch
 from torch import Tensor
 
 from panorama import preprocessing
+from panorama.cache import PixelFile, Rows
+from panorama.folding import for_inference
 from panorama.images import open_rgb, square
 from panorama.model import Classifier
+from panorama.processes import ALONE, Team
 
 Features = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
 OnProgress = Callable[[int, int], None]
-BATCH = 64
-_IN_MEMORY_BYTES = 2 * 2**30
+_KEPT_AT_ONCE = 512  # rows: what a kill can cost
 _THREADS = max(2, os.cpu_count() or 1)
 
 
-class Pixels:
-    """The pictures of a data set as squeezed squares, decoded once when they fit in memory, else whenever they are asked for."""
+def batch_size(where: torch.device) -> int:
+    """Pictures a forward pass: what stays in a CPU's caches, what fills a GPU (benchmarks/forward.py)."""
+    return 256 if where.type == "cuda" else 32
 
-    def __init__(self, paths: Sequence[Path], names: Sequence[str], side: int) -> None:
+
+class Pixels:
+    """The pictures of a data set as squeezed squares, decoded once where the cache has room, else whenever they are asked for.
+
+    contents: the sha256 of each file, under which decoded pixels are kept in `cache`; without them nothing is kept.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], names: Sequence[str], side: int, *, contents: Sequence[str] = (), cache: Path | None = None
+    ) -> None:
         self.side = side
         self._sources = list(zip(paths, names, strict=True))
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")  # Pillow decodes outside the GIL
-        self._array: npt.NDArray[np.uint8] | None = None
+        self._file: PixelFile | None = None
+        if cache is not None and contents:
+            key = _digest([preprocessing.VERSION, side, *contents])
+            self._file = PixelFile(cache, key, len(self._sources), side)
 
     def __len__(self) -> int:
         return len(self._sources)
 
     def read(self, on_progress: OnProgress = lambda done, total: None) -> None:
-        """Decodes everything, if it fits in memory. Raises PictureError naming the picture that cannot be read."""
-        if len(self) * self.side**2 * 3 > _IN_MEMORY_BYTES:
+        """Decodes everything into the cache, if it has room. Raises PictureError naming the picture that cannot be read."""
+        if self._file is None or self._file.open():
             return
-        array = np.empty((len(self), self.side, self.side, 3), np.uint8)
-        for start in range(0, len(self), BATCH):
-            indices = range(start, min(start + BATCH, len(self)))
-            array[start : start + BATCH] = list(self._pool.map(self._decode, indices))
-            on_progress(indices.stop, len(self))
-        self._array = array
+        writer = self._file.writer()
+        if writer is None:
+            return
+        whole = False
+        try:
+            step = 4 * _THREADS
+            for start in range(0, len(self), step):
+                indices = range(start, min(start + step, len(self)))
+                for pixels in self._pool.map(self._decode, indices):
+                    writer.append(pixels)
+                on_progress(indices.stop, len(self))
+            whole = True
+        except OSError:  # the disk is full: decode whenever they are asked for
+            pass
+        finally:
+            writer.close(whole=whole)
+        self._file.open()
 
-    def batch(self, indices: npt.NDArray[np.int64]) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """uint8 (len(indices), side, side, 3) in the order of `indices`."""
-        if self._array is not None:
-            return torch.from_numpy(self._array[indices])
-        return torch.from_numpy(np.stack(list(self._pool.map(self._decode, indices.tolist()))))
+        return next(self.batches([indices]))
+
+    def batches(self, chosen: Iterable[Indices]) -> Iterator[Tensor]:
+        """`batch` for each of `chosen`; the next is read while one is used."""
+        waiting: list[list[Future[npt.NDArray[np.uint8]]]] = []
+        for indices in itertools.chain(chosen, [None]):
+            if indices is not None:
+                waiting.append([self._pool.submit(self._read, index) for index in indices.tolist()])
+            if len(waiting) > 1 or (indices is None and waiting):
+                yield _stacked([future.result() for future in waiting.pop(0)], self.side)
+
+    def _read(self, index: int) -> npt.NDArray[np.uint8]:
+        pixels = self._file.read(index) if self._file is not None else None
+        return self._decode(index) if pixels is None else pixels
 
     def _decode(self, index: int) -> npt.NDArray[np.uint8]:
         path, name = self._sources[index]
         return square(open_rgb(path, name, at_least=self.side), self.side)
+
+
+def _stacked(pictures: list[npt.NDArray[np.uint8]], side: int) -> Tensor:
+    return torch.from_numpy(np.stack(pictures) if pictures else np.zeros((0, side, side, 3), np.uint8))
+
+
+def in_batches(indices: Indices, size: int) -> list[Indices]:
+    """`indices` in consecutive parts of at most `size`."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def fingerprint(model: Classifier) -> str:
@@ -66,73 +114,97 @@ def fingerprint(model: Classifier) -> str:
     return digest.hexdigest()
 
 
-@torch.no_grad()
-def extract_tiles(
-    model: Classifier,
-    pixels: Pixels,
-    *,
-    image_size: int,
-    dtype: torch.dtype,
-    on_progress: OnProgress = lambda done, total: None,
-) -> Features:
-    """(n_images, 2 * width): the maximum, then the mean of the features of four overlapping corners of each picture.
+Pass = Callable[[Indices], Iterator[Features]]
+
+
+def whole_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: torch.dtype) -> Pass:
+    """A pass over plain pictures: features (n, width) of each batch of the indices it is given, in order, in eval mode."""
+    extractor = for_inference(model).extractor
+    where = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def run(indices: Indices) -> Iterator[Features]:
+        for batch in pixels.batches(in_batches(indices, batch_size(where))):
+            x = preprocessing.for_evaluation(batch.to(where), image_size)
+            with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
+                yield extractor(x).float().flatten(1).cpu().numpy()
+
+    return run
+
+
+def tiles_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: torch.dtype) -> Pass:
+    """A pass over corners: (n, 2 * width), the maximum, then the mean of the features of four overlapping corners of each picture.
 
     What fills a corner only is drowned in the whole picture, and is what annotators forget. pixels: of side
     `preprocessing.tiled_side(image_size)`.
     """
+    extractor = for_inference(model).extractor
     where = next(model.parameters()).device
-    model.eval()
-    parts: list[Tensor] = []
-    step = BATCH // 4
-    for start in range(0, len(pixels), step):
-        indices = np.arange(start, min(start + step, len(pixels)))
-        x = preprocessing.for_tiles(pixels.batch(indices), image_size)
-        with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
-            tiles = model.extractor(x.to(where)).float().flatten(1).view(len(indices), 4, -1).cpu()
-        parts.append(torch.cat([tiles.amax(1), tiles.mean(1)], 1))
-        on_progress(int(indices[-1]) + 1, len(pixels))
-    return torch.cat(parts).numpy() if parts else np.zeros((0, 2 * model.head.in_features), np.float32)
+
+    @torch.inference_mode()
+    def run(indices: Indices) -> Iterator[Features]:
+        for batch in pixels.batches(in_batches(indices, max(1, batch_size(where) // 4))):
+            x = preprocessing.for_tiles(batch.to(where), image_size)
+            with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
+                tiles = extractor(x).float().flatten(1).view(len(batch), 4, -1)
+            yield torch.cat([tiles.amax(1), tiles.mean(1)], 1).cpu().numpy()
+
+    return run
 
 
-@torch.no_grad()
-def extract(
-    model: Classifier,
-    pixels: Pixels,
-    indices: npt.NDArray[np.int64],
-    *,
-    image_size: int,
-    dtype: torch.dtype,
+def extract(run: Pass, indices: Indices, width: int, on_progress: OnProgress = lambda done, total: None) -> Features:
+    """The rows (len(indices), width) of a pass."""
+    rows = np.zeros((len(indices), width), np.float32)
+    done = 0
+    for batch in run(indices):
+        rows[done : done + len(batch)] = batch
+        done += len(batch)
+        on_progress(done, len(indices))
+    return rows
+
+
+def cached(
+    run: Pass,
+    contents: Sequence[str],
+    width: int,
+    key: Sequence[Any],
+    cache: Path,
     on_progress: OnProgress = lambda done, total: None,
+    team: Team = ALONE,
 ) -> Features:
-    """(len(indices), width) features in eval mode, of the plain pictures."""
-    where = next(model.parameters()).device
-    model.eval()
-    parts: list[Tensor] = []
-    for start in range(0, len(indices), BATCH):
-        x = preprocessing.for_evaluation(pixels.batch(indices[start : start + BATCH]), image_size)
-        with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
-            parts.append(model.extractor(x.to(where)).float().flatten(1).cpu())
-        on_progress(min(start + BATCH, len(indices)), len(indices))
-    if not parts:
-        return np.zeros((0, model.head.in_features), np.float32)
-    return torch.cat(parts).numpy()
+    """The rows (n, width) of a pass over n pictures, those already known under their contents read from the cache.
 
-
-def cached(file_key: Sequence[Any], cache: Path, make: Callable[[], Features]) -> Features:
-    """The array stored under the hash of `file_key`, made and stored when it is not there or damaged.
-
-    The file is replaced atomically, so that two processes or a crash leave a whole one.
+    contents: the sha256 of each picture file. key: all else that decides a row: weights, preprocessing, precision. New rows are
+    kept as they come, so a pass that was killed goes on where it was.
     """
-    digest = hashlib.sha256(repr([preprocessing.VERSION, torch.__version__, *file_key]).encode()).hexdigest()
-    file = cache / f"{digest[:32]}.npy"
+    store = Rows(cache, _digest([preprocessing.VERSION, torch.__version__, width, *key]), width)
+    known, rows = store.read(contents)
+    known = team.all(known)  # and nobody writes before everybody has read
+    first: dict[str, int] = {}
+    for index, content in enumerate(contents):
+        first.setdefault(content, index)
+    todo = np.array([index for index in first.values() if not known[index]], np.int64)
+    mine = team.share(todo)
+    done = kept = 0
+
+    def keep() -> None:
+        nonlocal kept
+        store.append([contents[index] for index in mine[kept:done]], rows[mine[kept:done]])
+        kept = done
+
     try:
-        return np.asarray(np.load(file, allow_pickle=False), np.float32)
-    except (OSError, ValueError, EOFError):
-        pass
-    array = make()
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        np.save(stream, array)
-    temporary.replace(file)
-    return array
+        for batch in run(mine):
+            rows[mine[done : done + len(batch)]] = batch
+            done += len(batch)
+            if done - kept >= _KEPT_AT_ONCE:
+                keep()
+            on_progress(len(first) - len(todo) + min(done * team.count, len(todo)), len(first))
+    finally:
+        if done > kept:
+            keep()
+    rows[todo] = team.gather(rows[mine], len(todo))
+    return rows[[first[content] for content in contents]] if len(first) < len(contents) else rows
+
+
+def _digest(values: Sequence[Any]) -> str:
+    return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:32]

@@ -1,20 +1,42 @@
 """What this machine computes on, and in which precision it is fast."""
 
+import copy
+import ctypes
 import json
+import platform
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from panorama.config import Precision
+from panorama.config import Precision, TrainConfig
+from panorama.files import write_atomically
+from panorama.folding import Folded, for_inference
+from panorama.model import Classifier, prepare_phase
 
-_CLEARLY_FASTER = 1.3
+_CLEARLY_FASTER = 1.15
+_TRIED_ON, _ROUNDS = 16, 3  # pictures, of which the fastest counts
+# glibc's mallopt
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """float32 or bfloat16, for training steps and for feature passes: a CPU may be fast at one and not at the other.
+
+    What a model answers is always computed in float32: in bfloat16 single probabilities move by up to 0.3 (docs/speed.md).
+    """
+
+    training: torch.dtype
+    features: torch.dtype
 
 
 def device() -> torch.device:
-    """CUDA where there is a GPU, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """CUDA where there is a GPU (of this process, where several train together), else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def describe(where: torch.device) -> str:
@@ -24,41 +46,97 @@ def describe(where: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def precision(wanted: Precision, where: torch.device, cache: Path) -> torch.dtype:
-    """float32 or bfloat16: as asked, or for "auto" the one that a measured training step says is faster here.
+def keep_memory() -> None:
+    """Asks the C library to keep freed memory for the next batch; for processes that train or predict, not for servers.
 
-    The measurement (under a second) is kept in `cache`, so that runs on one machine agree.
+    glibc gives blocks as large as a batch's activations back to the system each time, and the page faults of getting them again
+    take longer than the computing (benchmarks/forward.py). Does nothing where the C library is another.
     """
-    if wanted != "auto":
-        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
-    key = f"{torch.__version__} {describe(where)}"
+    if platform.libc_ver()[0] != "glibc":
+        return
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_TRIM_THRESHOLD, -1)  # never
+        if not libc.mallopt(_MMAP_THRESHOLD, 2**30):
+            libc.mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the most that some versions take
+
+
+def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precisions:
+    """As asked, or for "auto" what measured training steps and forward passes of this very backbone say is faster here.
+
+    A measurement (a second or two) is kept in `cache`, so that runs on one machine agree.
+    """
+    if config.precision != "auto":
+        wanted = _dtype(config.precision)
+        return Precisions(wanted, wanted)
+    where, name = model.head.weight.device, f"{config.backbone} | {config.image_size}"
+    return Precisions(
+        _measured(f"training | {config.unfreeze} | {name}", where, cache, lambda: _training_step(model, config)),
+        _measured(f"features | {name}", where, cache, lambda: _forward_pass(model, config.image_size)),
+    )
+
+
+def _measured(what: str, where: torch.device, cache: Path, trial: Callable[[], "_Trial"]) -> torch.dtype:
+    key = f"{torch.__version__} | {describe(where)} | {platform.processor()} | {what}"
     file = cache / "precision.json"
     try:
-        known = json.loads(file.read_text())
-    except (OSError, ValueError):
+        known = dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
         known = {}
     if key not in known:
-        speed_up = _seconds(where, torch.float32) / _seconds(where, torch.bfloat16)
-        known = {key: "bfloat16" if speed_up > _CLEARLY_FASTER else "float32"}
-        cache.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(known))
-    return torch.bfloat16 if known[key] == "bfloat16" else torch.float32
+        known[key] = _faster(trial())
+        with suppress(OSError):
+            cache.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(known, indent=1).encode())
+    return _dtype(known[key])
 
 
-def _seconds(where: torch.device, dtype: torch.dtype) -> float:
-    """The fastest of a few training steps of two pointwise convolutions, where MobileNet spends its time."""
-    with torch.random.fork_rng():
-        block = nn.Sequential(nn.Conv2d(32, 192, 1), nn.ReLU6(), nn.Conv2d(192, 32, 1))
-        block = block.to(where).to(memory_format=torch.channels_last)
-        x = torch.randn(16, 32, 56, 56, device=where).contiguous(memory_format=torch.channels_last)
-    best = float("inf")
-    for _ in range(5):
-        if where.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
-            block(x).float().mean().backward()
-        if where.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best
+def _dtype(name: str) -> torch.dtype:
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _training_step(model: Classifier, config: TrainConfig) -> "_Trial":
+    trained = copy.deepcopy(model)
+    prepare_phase(trained, "fine tuning", unfreeze=config.unfreeze, pretrained=True)
+    network = Folded(trained)
+
+    def step(x: torch.Tensor) -> None:
+        network(x).float().square().mean().backward()
+
+    return _Trial(step, model.head.weight.device, config.image_size)
+
+
+def _forward_pass(model: Classifier, image_size: int) -> "_Trial":
+    network = for_inference(model)
+
+    @torch.no_grad()
+    def forward(x: torch.Tensor) -> None:
+        network(x)
+
+    return _Trial(forward, model.head.weight.device, image_size)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    compute: Callable[[torch.Tensor], None]
+    where: torch.device
+    image_size: int
+
+    def seconds(self, dtype: torch.dtype) -> float:
+        """The fastest of a few rounds."""
+        shape = (_TRIED_ON, 3, self.image_size, self.image_size)
+        x = torch.zeros(shape, device=self.where).contiguous(memory_format=torch.channels_last)
+        best = float("inf")
+        for _ in range(_ROUNDS):
+            start = time.perf_counter()
+            with torch.autocast(self.where.type, dtype, enabled=dtype is not torch.float32):
+                self.compute(x)
+            if self.where.type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - start)
+        return best
+
+
+def _faster(trial: _Trial) -> Precision:
+    speed_up = trial.seconds(torch.float32) / trial.seconds(torch.bfloat16)
+    return "bfloat16" if speed_up > _CLEARLY_FASTER else "float32"

@@ -1,7 +1,8 @@
 """From a run folder to a predictor: pictures in, probabilities out."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from panorama import preprocessing
+from panorama import hardware, preprocessing
 from panorama.checkpoint import ModelCard, load_model
+from panorama.features import batch_size
+from panorama.folding import for_inference
 from panorama.images import PictureError, open_rgb, square
 from panorama.model import Classifier
 
-_BATCH = 32
+_Decoded = npt.NDArray[np.uint8] | str
+_DECODERS = 2
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class Predictor:
     """The best model of a run. `labels` is the order of the probabilities; `threshold` the run's own."""
 
     def __init__(self, model: Classifier, card: ModelCard) -> None:
-        self._model, self._card = model, card
+        self.where = hardware.device()
+        self._model, self._card = for_inference(model).to(self.where), card
         self.labels, self.threshold = card.labels, card.threshold
 
     @classmethod
@@ -41,36 +47,45 @@ class Predictor:
 
     def predict_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         """(n_images, n_labels) probabilities of upright RGB pictures (`images.open_rgb`)."""
-        side = preprocessing.stored_side(self._card.image_size)
-        return self._predict([square(image, side) for image in images])
+        return self._predict([square(image, self._side) for image in images])
 
-    def predict(self, sources: Sequence[tuple[str, Path | bytes]]) -> Iterator[Prediction]:
+    def predict(self, sources: Iterable[tuple[str, Path | bytes]]) -> Iterator[Prediction]:
         """One Prediction for each (name, file or bytes), in order; decoding overlaps with computing."""
-        side = preprocessing.stored_side(self._card.image_size)
+        with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
+            waiting: list[tuple[list[str], list[Future[_Decoded]]]] = []
+            for chunk in itertools.chain(_chunks(sources, batch_size(self.where)), itertools.repeat([], _BATCHES_AHEAD)):
+                waiting.append(([name for name, _ in chunk], [pool.submit(self._decode, source) for source in chunk]))
+                if len(waiting) > _BATCHES_AHEAD:
+                    names, futures = waiting.pop(0)
+                    yield from self._answers(names, [future.result() for future in futures])
 
-        def decode(source: tuple[str, Path | bytes]) -> npt.NDArray[np.uint8] | str:
-            try:
-                return square(open_rgb(source[1], source[0], at_least=side), side)
-            except PictureError as error:
-                return str(error)
+    @property
+    def _side(self) -> int:
+        return preprocessing.stored_side(self._card.image_size)
 
-        with ThreadPoolExecutor(2) as pool:
-            chunks = [sources[start : start + _BATCH] for start in range(0, len(sources), _BATCH)]
-            waiting = [pool.submit(decode, source) for source in chunks[0]] if chunks else []
-            for position, chunk in enumerate(chunks):
-                decoded = [future.result() for future in waiting]
-                following = chunks[position + 1] if position + 1 < len(chunks) else []
-                waiting = [pool.submit(decode, source) for source in following]
-                rows = iter(self._predict([pixels for pixels in decoded if not isinstance(pixels, str)]))
-                for (name, _), pixels in zip(chunk, decoded, strict=True):
-                    if isinstance(pixels, str):
-                        yield Prediction(name, None, pixels)
-                    else:
-                        yield Prediction(name, next(rows))
+    def _decode(self, source: tuple[str, Path | bytes]) -> _Decoded:
+        try:
+            return square(open_rgb(source[1], source[0], at_least=self._side), self._side)
+        except PictureError as error:
+            return str(error)
+
+    def _answers(self, names: list[str], decoded: list[_Decoded]) -> Iterator[Prediction]:
+        rows = iter(self._predict([pixels for pixels in decoded if not isinstance(pixels, str)]))
+        for name, pixels in zip(names, decoded, strict=True):
+            if isinstance(pixels, str):
+                yield Prediction(name, None, pixels)
+            else:
+                yield Prediction(name, next(rows))
 
     @torch.inference_mode()
     def _predict(self, squares: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         if not squares:
             return np.zeros((0, len(self.labels)), np.float32)
-        x = preprocessing.for_evaluation(torch.from_numpy(np.stack(squares)), self._card.image_size)
-        return torch.sigmoid(self._model(x)).numpy()
+        x = preprocessing.for_evaluation(torch.from_numpy(np.stack(squares)).to(self.where), self._card.image_size)
+        return torch.sigmoid(self._model(x)).cpu().numpy()
+
+
+def _chunks(sources: Iterable[tuple[str, Path | bytes]], size: int) -> Iterator[list[tuple[str, Path | bytes]]]:
+    left = iter(sources)
+    while chunk := list(itertools.islice(left, size)):
+        yield chunk

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from panorama.labels import read_labels
 
 State = Literal["starting", "running", "complete", "stopped", "failed", "interrupted"]
 _FORMAT = 1
+_ROWS_AT_ONCE = 10_000
 _MEASURED = {"test", "validation", "train", "before_training", "out_of_fold", "thresholds_from_validation", "best"}
 _START_GRACE_SECONDS = 90.0  # importing torch on a cold disk
 
@@ -293,10 +294,12 @@ def _refuse_constant(name: str) -> None:
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> None:
-    """Writes a CSV (UTF-8, LF) and moves it into place whole."""
-    text = csv_text(chain([header], rows))
+    """Writes a CSV (UTF-8, LF), some rows at a time, and moves it into place whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+    left = chain([header], rows)
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        while some := list(islice(left, _ROWS_AT_ONCE)):
+            stream.write(csv_text(some))
     temporary.replace(path)
 
 

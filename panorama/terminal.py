@@ -6,6 +6,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from panorama.csvscan import counted
 from panorama.events import (
     BatchEnded,
     EpochEnded,
@@ -62,7 +63,7 @@ class Progress:
                 self._say(f"{event.stage}: {event.seconds:.1f} s")
             case RunStarted():
                 parts = ", ".join(f"{count:,} {split}" for split, count in event.images.items())
-                self._say(f"{parts} images, {event.labels} labels; {event.device}, {event.precision}")
+                self._say(f"{parts} images, {counted(event.labels, 'label')}; {event.device}, {_precision(event)}")
             case Note():
                 self._say(event.message)
             case PhaseStarted():
@@ -96,3 +97,9 @@ class Progress:
         if self._bar:
             self._bar.__exit__()
             self._bar = None
+
+
+def _precision(event: RunStarted) -> str:
+    if event.precision == event.feature_precision:
+        return event.precision
+    return f"{event.precision} (features {event.feature_precision})"

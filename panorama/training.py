@@ -1,13 +1,15 @@
 """The two-phase training loop: `train(...)` yields events, and while one is handled the model is exactly as it says.
 
 Adaptation trains the head on cached features of the frozen extractor (so an epoch takes milliseconds); fine tuning trains
-the unfrozen layers on freshly augmented pictures at a tenth of the learning rate. The validation loss decides early
+the unfrozen layers on freshly augmented pictures at a lower learning rate. The validation loss decides early
 stopping and which model is kept. The early-stop counter starts again with fine tuning; the best does not: fine tuning starts
 from the best adapted model and must beat it to replace it.
 
 Every source of chance is seeded by (seed, phase, epoch), so a run resumed from its last epoch ends as if never interrupted.
+In several processes each takes its share of every batch; the batch size is that of all together, so the steps are the same.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,14 +20,24 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from panorama import preprocessing
 from panorama.config import Phase, PhaseName, TrainConfig
 from panorama.errors import PanoramaError
 from panorama.events import BatchEnded, EpochEnded, Event, PhaseEnded, PhaseStarted
-from panorama.features import Features, Pixels
+from panorama.features import Features, OnProgress, Pixels, batch_size, in_batches
+from panorama.folding import Folded, for_inference
+from panorama.hardware import Precisions
 from panorama.metrics import mean_average_precision
 from panorama.model import Classifier, prepare_phase
+from panorama.processes import ALONE, Team
+
+# The learning rate rises over this share of a phase's steps before it falls along a cosine to nothing.
+_WARM_UP = 0.15
+# With the cosine schedule the first half of the epochs sees smaller pictures, half the pixels for half the time (progressive resizing,
+# Howard 2018); not below a side at which there is little left to see.
+_SMALLER, _LEAST_SIDE = 5 / 7, 128
 
 
 @dataclass(frozen=True)
@@ -63,9 +75,10 @@ def train(
     data: TrainingData,
     config: TrainConfig,
     *,
-    dtype: torch.dtype,
+    precisions: Precisions,
     pretrained: bool,
     state: TrainingState | None = None,
+    team: Team = ALONE,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Event]:
     """Trains `model` in place through both phases and leaves the best weights in it. Closing the iterator stops it.
@@ -79,7 +92,7 @@ def train(
             continue
         if state.phase != phase.name:
             _enter_fine_tuning(model, state)
-        yield from _run_phase(model, data, config, phase, state, dtype, pretrained, clock)
+        yield from _run_phase(model, data, config, phase, state, precisions, pretrained, team, clock)
     model.load_state_dict(state.best_weights)
     model.eval()
 
@@ -97,40 +110,49 @@ def _run_phase(
     config: TrainConfig,
     phase: Phase,
     state: TrainingState,
-    dtype: torch.dtype,
+    precisions: Precisions,
     pretrained: bool,
+    team: Team,
     clock: Callable[[], float],
 ) -> Iterator[Event]:
+    small = _small_side(model, phase, config.image_size)
     prepare_phase(model, phase.name, unfreeze=config.unfreeze, pretrained=pretrained)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay)
     if state.optimizer_state is not None:
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": state.optimizer_state})
         state.optimizer_state = None
+    network = _network(model, phase.name, team)
+    lengths = [len(part) for part in np.split(data.train, _cuts(len(data.train), config.batch_size))]
+    n_batches = len(lengths)
     yield PhaseStarted(
-        clock(), phase.name, phase.max_epochs, phase.learning_rate, phase.patience, sum(p.numel() for p in trainable)
-    )
+        clock(), phase.name, phase.max_epochs, phase.learning_rate, phase.patience, sum(p.numel() for p in trainable),
+        (small / config.image_size) ** 2,
+    )  # fmt: skip
     while state.epoch < phase.max_epochs and state.without_improvement < phase.patience:
         epoch, started = state.epoch + 1, clock()
         prepare_phase(model, phase.name, unfreeze=config.unfreeze, pretrained=pretrained)  # evaluation left eval mode
         losses: list[float] = []
         seen = 0
-        torch.manual_seed(_seed(config.seed, phase.name, epoch))  # dropout
-        batches = _batches(data, config, phase.name, epoch)
-        n_batches = len(_cuts(len(data.train), config.batch_size)) + 1
-        for number, (x, y) in enumerate(batches, 1):
-            loss = _step(model, x, y, phase.name, state.optimizer, dtype)
+        torch.manual_seed(_seed(config.seed, phase.name, epoch) + team.rank)  # dropout
+        side = small if 2 * epoch <= phase.max_epochs else config.image_size
+        batches = _batches(data, config, phase.name, epoch, side, model.head.weight.device, team)
+        for number, (x, y, weight) in enumerate(batches, 1):
+            step = state.epoch * n_batches + number
+            for group in state.optimizer.param_groups:
+                group["lr"] = phase.learning_rate * _factor(phase, step, phase.max_epochs * n_batches)
+            loss = team.mean(weight * _step(network, x, y, weight, state.optimizer, precisions.training))
             if not np.isfinite(loss):
                 raise PanoramaError(
                     f"{phase.name.capitalize()}, epoch {epoch}, batch {number}: the loss is not a finite number. "
                     f"Use a lower learning rate than {phase.learning_rate:g}, or --precision float32."
                 )
-            losses.append(loss * len(y))
-            seen += len(y)
+            losses.append(loss * lengths[number - 1])
+            seen += lengths[number - 1]
             rate = seen / max(clock() - started, 1e-6)
             yield BatchEnded(clock(), phase.name, epoch, number, n_batches, loss, seen, rate)
         training_seconds = max(clock() - started, 1e-6)
-        probabilities, validation_loss = _validate(model, data, config, phase.name, dtype)
+        probabilities, validation_loss = _validate(model, data, config, phase.name, team)
         improved = state.best_loss is None or validation_loss < state.best_loss
         state.epoch = epoch
         state.without_improvement = 0 if improved else state.without_improvement + 1
@@ -147,24 +169,66 @@ def _run_phase(
         yield PhaseEnded(clock(), phase.name, reason, state.best_phase, state.best_epoch, state.best_loss)
 
 
-def _batches(data: TrainingData, config: TrainConfig, phase: PhaseName, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled batches: features (batch, width) in adaptation, pictures (batch, 3, side, side) in fine tuning; float targets."""
+def _network(model: Classifier, phase: PhaseName, team: Team) -> nn.Module:
+    """What a step runs: the head on features in adaptation, the folded network on pictures in fine tuning."""
+    if phase == "adaptation":
+        return model.head  # milliseconds: every process does all of it
+    network = Folded(model)
+    return network if team.count == 1 else DistributedDataParallel(network)
+
+
+@torch.no_grad()
+def _small_side(model: Classifier, phase: Phase, image_size: int) -> int:
+    """The side of the pictures in the first half of the epochs; the whole one where the backbone takes no other."""
+    small = round(image_size * _SMALLER)
+    if phase.schedule != "cosine" or small < _LEAST_SIDE:
+        return image_size
+    try:
+        model.eval()(torch.zeros(1, 3, small, small, device=model.head.weight.device))
+    except (RuntimeError, AssertionError, ValueError):
+        return image_size
+    return small
+
+
+def _factor(phase: Phase, step: int, steps: int) -> float:
+    """What the learning rate is multiplied by in step 1 ... steps: 1, or a linear rise and a cosine fall (Smith and Topin 2019)."""
+    if phase.schedule == "constant":
+        return 1.0
+    warm = max(1.0, _WARM_UP * steps)
+    if step <= warm:
+        return step / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
+
+
+def _batches(
+    data: TrainingData, config: TrainConfig, phase: PhaseName, epoch: int, side: int, where: torch.device, team: Team
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """This process's share of each shuffled batch: x, float targets, and what its mean loss counts in the mean over all processes.
+
+    x: features (share, width) in adaptation, where the share is the batch; pictures (share, 3, side, side) in fine tuning.
+    """
     seed = _seed(config.seed, phase, epoch)
     order = np.random.default_rng(seed).permutation(len(data.train))
+    targets = torch.from_numpy(data.targets[data.train].astype(np.float32)).to(where)
+    batches = np.split(order, _cuts(len(order), config.batch_size))
+    if phase == "adaptation":
+        features = torch.from_numpy(data.features).to(where)
+        for chosen in batches:
+            yield features[chosen], targets[chosen], 1.0
+        return
     generator = torch.Generator().manual_seed(seed)
-    targets = torch.from_numpy(data.targets[data.train].astype(np.float32))
-    features = torch.from_numpy(data.features)
-    for chosen in np.split(order, _cuts(len(order), config.batch_size)):
-        if phase == "adaptation":
-            x = features[chosen]
-        else:
-            pixels = data.pixels.batch(data.train[chosen])
-            x = (
-                preprocessing.for_training(pixels, config.image_size, generator)
-                if config.augmentation
-                else preprocessing.for_evaluation(pixels, config.image_size)
-            )
-        yield x, targets[chosen]
+    # A process without a picture of a small last batch takes the first one, which counts nothing.
+    places = [team.share(np.arange(len(chosen))) for chosen in batches]
+    shares = [chosen[place] if len(place) else chosen[:1] for chosen, place in zip(batches, places, strict=True)]
+    pixels_of = data.pixels.batches(data.train[share] for share in shares)
+    for chosen, place, share, pixels in zip(batches, places, shares, pixels_of, strict=True):
+        views = preprocessing.random_views(len(chosen), generator)  # of the whole batch: the same in however many processes
+        x = (
+            preprocessing.for_training(pixels.to(where), views[place if len(place) else slice(1)], side)
+            if config.augmentation
+            else preprocessing.for_evaluation(pixels.to(where), side)
+        )
+        yield x, targets[share], len(place) * team.count / len(chosen)
 
 
 def _cuts(n: int, batch_size: int) -> list[int]:
@@ -173,14 +237,12 @@ def _cuts(n: int, batch_size: int) -> list[int]:
     return cuts[:-1] if cuts and n - cuts[-1] == 1 else cuts
 
 
-def _step(
-    model: Classifier, x: Tensor, y: Tensor, phase: PhaseName, optimizer: torch.optim.Optimizer, dtype: torch.dtype
-) -> float:
-    where = model.head.weight.device
-    module: nn.Module = model.head if phase == "adaptation" else model
-    with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32 and phase == "fine tuning"):
+def _step(network: nn.Module, x: Tensor, y: Tensor, weight: float, optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> float:
+    """One step; the loss of this process's share of the batch, in nats a cell."""
+    lower = dtype is not torch.float32 and x.dim() == 4
+    with torch.autocast(x.device.type, dtype, enabled=lower):
         try:
-            logits = module(x.to(where))  # (batch, n_labels)
+            logits = network(x)  # (share, n_labels)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -188,16 +250,16 @@ def _step(
                 "A batch of one small picture has no BatchNorm statistics. Use a batch size of 2 or more (--batch-size), "
                 "larger pictures (--image-size), or pretrained weights."
             ) from error
-    loss = F.binary_cross_entropy_with_logits(logits.float(), y.to(where))
+    loss = F.binary_cross_entropy_with_logits(logits.float(), y)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    (loss * weight).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return float(loss.detach())
 
 
 @torch.no_grad()
 def _validate(
-    model: Classifier, data: TrainingData, config: TrainConfig, phase: PhaseName, dtype: torch.dtype
+    model: Classifier, data: TrainingData, config: TrainConfig, phase: PhaseName, team: Team
 ) -> tuple[npt.NDArray[np.float32], float]:
     """Probabilities (n_validation, n_labels) and the mean binary cross entropy a cell."""
     model.eval()
@@ -205,7 +267,7 @@ def _validate(
     if phase == "adaptation":
         logits = model.head(torch.from_numpy(data.validation_features).to(where)).float().cpu()
     else:
-        logits = predict_logits(model, data.pixels, data.validation, config.image_size, dtype)
+        logits = predict_logits(model, data.pixels, data.validation, config.image_size, team=team)
     targets = torch.from_numpy(data.targets[data.validation].astype(np.float32))
     loss = float(F.binary_cross_entropy_with_logits(logits, targets))
     if not np.isfinite(loss):
@@ -221,20 +283,21 @@ def predict_logits(
     pixels: Pixels,
     indices: npt.NDArray[np.int64],
     image_size: int,
-    dtype: torch.dtype,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-    batch_size: int = 64,
+    on_progress: OnProgress = lambda done, total: None,
+    team: Team = ALONE,
 ) -> Tensor:
     """float32 logits (len(indices), n_labels) of the plain pictures, in eval mode."""
-    model.eval()
+    network = for_inference(model)
     where = model.head.weight.device
-    parts = []
-    for start in range(0, len(indices), batch_size):
-        x = preprocessing.for_evaluation(pixels.batch(indices[start : start + batch_size]), image_size)
-        with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
-            parts.append(model(x.to(where)).float().cpu())
-        on_progress(min(start + batch_size, len(indices)), len(indices))
-    return torch.cat(parts) if parts else torch.zeros(0, model.head.out_features)
+    mine = team.share(indices)
+    parts = [torch.zeros(0, model.head.out_features)]
+    done = 0
+    for batch in pixels.batches(in_batches(mine, batch_size(where))):
+        x = preprocessing.for_evaluation(batch.to(where), image_size)
+        parts.append(network(x).cpu())
+        done += len(batch)
+        on_progress(min(done * team.count, len(indices)), len(indices))
+    return torch.from_numpy(team.gather(torch.cat(parts).numpy(), len(indices)))
 
 
 def _seed(seed: int, phase: PhaseName, epoch: int) -> int:

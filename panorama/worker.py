@@ -1,6 +1,7 @@
 """`python -m panorama.worker RUN_DIR`: do a run from its folder alone: read, train, log, save, predict, rank, finish.
 
-Started again on the same folder it goes on after the last finished epoch. The last event says how it ended.
+Started again on the same folder it goes on after the last finished epoch. The last event says how it ended. Under `torchrun` or
+`accelerate launch` every process computes its share, and the first alone writes.
 """
 
 import copy
@@ -11,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +23,16 @@ import torch
 from panorama import checkpoint, hardware, kernel, metrics, preprocessing, suspects
 from panorama.config import TrainConfig
 from panorama.crossval import OutOfFold, heads_judge, out_of_fold, trained_judge
+from panorama.csvscan import counted
 from panorama.datasets import DataSet, load, validation_part
 from panorama.errors import PanoramaError
 from panorama.events import (
+    CORNERS,
+    DECODING,
+    FEATURES,
+    FOLDS,
+    PREDICTING,
+    READING,
     BatchEnded,
     EpochEnded,
     Event,
@@ -36,8 +45,11 @@ from panorama.events import (
     StageEnded,
     StageStarted,
 )  # fmt: skip
-from panorama.features import Pixels, cached, extract, extract_tiles, fingerprint
+from panorama.features import Pixels, cached, extract, fingerprint, tiles_pass, whole_pass
+from panorama.files import write_atomically
+from panorama.hardware import Precisions
 from panorama.model import Classifier, build, calibrate_batchnorm, load_pretrained
+from panorama.processes import Team, join, leave
 from panorama.runs import EventLog, Run, worker_lock, workspace, write_rows
 from panorama.split import linked
 from panorama.training import TrainingData, TrainingState, predict_logits, train
@@ -60,16 +72,24 @@ def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["comple
     """
     job = Run(folder.resolve())
     _ = job.config  # not a run folder: say so before anything is locked
-    with worker_lock(job), _Log(job, on_event) as log:
+    hardware.keep_memory()
+    team = join()
+    if not team.is_first:
+        return _help(job, team)
+    with worker_lock(job), _Log(job, team, on_event) as log:
         try:
-            _work(job, log)
+            _work(job, log, team)
         except (_StopAskedError, KeyboardInterrupt):
+            if team.count > 1 and not job.stop_is_asked():
+                return log.end("failed", f"One of the {team.count} processes was ended from outside. Resume the run.")
             return log.end("stopped", "Stopped as asked. It can be resumed.")
         except PanoramaError as error:
             return log.end("failed", str(error))
         except (MemoryError, torch.OutOfMemoryError):
             return log.end("failed", "Not enough memory. Use a smaller batch (--batch-size) or smaller pictures (--image-size).")
         except Exception as error:
+            if team.count > 1 and _is_of_a_lost_process(error):
+                return log.end("failed", f"One of the {team.count} processes ended in the middle of the work. Resume the run.")
             with (job.folder / "worker.log").open("a", encoding="utf-8") as details:
                 traceback.print_exc(file=details)
             return log.end(
@@ -79,23 +99,47 @@ def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["comple
         return log.end("complete", "")
 
 
-class _Log:
-    """Appends events, tells the caller, and stops the run when it is asked to."""
+def _help(job: Run, team: Team) -> Literal["complete", "stopped", "failed"]:
+    """The work of a process that is not the first, which alone says how the run ended."""
+    try:
+        _work(job, _Log(job, team), team)
+    except (_StopAskedError, KeyboardInterrupt):
+        return "stopped"
+    except PanoramaError:
+        return "failed"
+    except RuntimeError as error:
+        if _is_of_a_lost_process(error):
+            return "failed"
+        raise
+    return "complete"
 
-    def __init__(self, job: Run, on_event: OnEvent) -> None:
-        self._job, self._on_event = job, on_event
-        self._file = EventLog(job)
+
+def _is_of_a_lost_process(error: Exception) -> bool:
+    """Whether torch.distributed found that another process is gone; it has no type of its own for that with gloo."""
+    return isinstance(error, RuntimeError) and any(
+        word in str(error) for word in ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
+    )
+
+
+class _Log:
+    """Appends events, tells the caller, and stops the run when it is asked to; in helping processes it only stops."""
+
+    def __init__(self, job: Run, team: Team, on_event: OnEvent = lambda event: None) -> None:
+        self._job, self._team, self._on_event = job, team, on_event
+        self._file = EventLog(job) if team.is_first else None
         self._last_batch = 0.0
 
     def __enter__(self) -> "_Log":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def append(self, event: Event) -> None:
-        self._file.append(event)
-        self._on_event(event)
+        if self._file is not None:
+            self._file.append(event)
+            self._on_event(event)
 
     def append_batch(self, event: BatchEnded) -> None:
         """Not more often than pages can show."""
@@ -105,6 +149,11 @@ class _Log:
 
     def stop_if_asked(self) -> None:
         if self._job.stop_is_asked():
+            raise _StopAskedError
+
+    def stop_together(self) -> None:
+        """As `stop_if_asked`, at a moment that every process reaches."""
+        if self._team.any(self._job.stop_is_asked()):
             raise _StopAskedError
 
     @contextmanager
@@ -127,11 +176,14 @@ class _Log:
         return status
 
 
-def _work(job: Run, log: _Log) -> None:
+def _work(job: Run, log: _Log, team: Team) -> None:
     config, cache = job.config, workspace() / "cache"
-    (job.folder / "stop").unlink(missing_ok=True)
-    earlier = job.history()
-    with log.stage("Reading pictures", 0) as advanced:
+    if team.is_first:
+        (job.folder / "stop").unlink(missing_ok=True)
+    earlier = team.from_first(job.history().started)
+    if not team.is_first:
+        team.wait()  # for the first, which leaves in the cache what all need
+    with log.stage(READING, 0) as advanced:
         data = load(
             job.source,
             workspace(),
@@ -142,50 +194,61 @@ def _work(job: Run, log: _Log) -> None:
         )
     splits = _final_splits(job, data, config)
     where = hardware.device()
-    dtype = _precision(earlier.started.precision if earlier.started else None, config, where, cache)
-    counts = {split: int((splits == split).sum()) for split in ("train", "validation", "test")}
-    trainings = config.folds * config.fold_repeats if config.trains_folds else 0
-    precision = str(dtype).removeprefix("torch.")
-    log.append(RunStarted(time.time(), counts, len(data.labels), hardware.describe(where), precision, trainings))
-    if data.n_left_out:
-        log.append(Note(time.time(), f"{data.n_left_out:,} images were left out; the dataset page says why."))
-
     model = build(config.backbone, len(data.labels), seed=config.seed)
     weights = load_pretrained(model, config.backbone, config.weights)
-    log.append(Note(time.time(), f"{config.backbone} with {weights}."))
     model.to(where).to(memory_format=torch.channels_last)
     _try_out(model, config)
-    pixels = Pixels(data.paths, data.images, preprocessing.stored_side(config.image_size))
-    with log.stage("Decoding pictures", len(pixels)) as advanced:
-        pixels.read(advanced)
+    contents = [picture.sha256 for picture in data.pictures]
+    side = preprocessing.stored_side(config.image_size)
+    pixels = Pixels(data.paths, data.images, side, contents=contents, cache=cache)
+    if team.is_first:
+        precisions = _precisions(earlier, config, model, cache)
+        counts = {split: int((splits == split).sum()) for split in ("train", "validation", "test")}
+        trainings = config.folds * config.fold_repeats if config.trains_folds else 0
+        device = hardware.describe(where) + (f", {team.count} processes" if team.count > 1 else "")
+        names = [str(dtype).removeprefix("torch.") for dtype in (precisions.training, precisions.features)]
+        log.append(RunStarted(time.time(), counts, len(data.labels), device, names[0], names[1], trainings))
+        if data.n_left_out:
+            log.append(Note(time.time(), f"{counted(data.n_left_out, 'image')} left out; the dataset page says why."))
+        log.append(Note(time.time(), f"{config.backbone} with {weights}."))
+        with log.stage(DECODING, len(pixels)) as advanced:
+            pixels.read(advanced)
+        team.wait()
+    else:
+        pixels.read()
+    precisions = team.from_first(precisions if team.is_first else None)
     train_at, validation_at = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "validation")
     _refuse_labels_that_never_vary(data, train_at)
     if config.weights == "none":
         _calibrate(model, pixels, train_at, config, where)
     fresh = copy.deepcopy(model)  # before any label is learned: what folds start from
-    features = _features(model, pixels, data, config, dtype, cache, log)
+    computing = _Computing(config, precisions, contents, cache, team, log)
+    features = computing.features(model, pixels)
 
     card = checkpoint.ModelCard(config.backbone, data.labels, config.image_size, config.threshold, weights)
     state = _resume(job, model, log)
-    if not job.has("before.csv"):
+    if team.is_first and not job.has("before.csv"):
         with torch.no_grad():
             logits = model.head(torch.from_numpy(features).to(where)).float().cpu()
         _write_probabilities(job.folder / "before.csv", data, splits, torch.sigmoid(logits).numpy())
     training_data = TrainingData(pixels, data.targets, train_at, validation_at, features[train_at], features[validation_at])
-    for event in train(model, training_data, config, dtype=dtype, pretrained=config.weights != "none", state=state):
+    team.wait()  # until every process has read the checkpoint that the first will write over
+    for event in train(
+        model, training_data, config, precisions=precisions, pretrained=config.weights != "none", state=state, team=team
+    ):
         if isinstance(event, BatchEnded):
             log.append_batch(event)
         else:
             log.append(event)
-        if isinstance(event, EpochEnded):
+        if isinstance(event, EpochEnded) and team.is_first:
             # The event first: a kill between the two repeats this epoch, and `Resumed` takes the first telling of it back.
             if event.is_best:
                 checkpoint.save_model(job.folder, state.best_weights, card)
             checkpoint.save_checkpoint(job.folder, model, state)
         elif isinstance(event, PhaseEnded) and event.best_epoch is None:
             raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
-        log.stop_if_asked()
-    _finish(job, log, model, lambda: copy.deepcopy(fresh), pixels, data, splits, features, config, dtype)
+        log.stop_together()
+    _finish(job, log, model, fresh, pixels, data, splits, features, computing)
 
 
 def _final_splits(job: Run, data: DataSet, config: TrainConfig) -> npt.NDArray[np.str_]:
@@ -233,11 +296,12 @@ def _try_out(model: Classifier, config: TrainConfig) -> None:
         ) from error
 
 
-def _precision(before: str | None, config: TrainConfig, where: torch.device, cache: Path) -> torch.dtype:
+def _precisions(earlier: RunStarted | None, config: TrainConfig, model: Classifier, cache: Path) -> Precisions:
     """A resumed run computes as it began."""
-    if before is not None:
-        return torch.bfloat16 if before == "bfloat16" else torch.float32
-    return hardware.precision(config.precision, where, cache)
+    if earlier is None:
+        return hardware.precisions(config, model, cache)
+    began = (torch.bfloat16 if name == "bfloat16" else torch.float32 for name in (earlier.precision, earlier.feature_precision))
+    return Precisions(*began)
 
 
 def _calibrate(
@@ -251,37 +315,39 @@ def _calibrate(
     calibrate_batchnorm(model, batches)
 
 
-def _features(
-    model: Classifier, pixels: Pixels, data: DataSet, config: TrainConfig, dtype: torch.dtype, cache: Path, log: _Log
-) -> npt.NDArray[np.float32]:
-    """Features of every image as a whole: for adaptation, for the predictions before training, and for the folds."""
-    with log.stage("Computing features", len(pixels)) as advanced:
-        return cached(
-            _features_key(model, data, config, dtype),
-            cache / "features",
-            lambda: extract(
-                model, pixels, np.arange(len(pixels)), image_size=config.image_size, dtype=dtype, on_progress=advanced
-            ),
-        )
+@dataclass(frozen=True)
+class _Computing:
+    """What the feature passes of a run have in common."""
 
+    config: TrainConfig
+    precisions: Precisions
+    contents: list[str]
+    cache: Path
+    team: Team
+    log: _Log
 
-def _views(
-    fresh: Classifier, whole: npt.NDArray[np.float32], data: DataSet, config: TrainConfig, dtype: torch.dtype, log: _Log
-) -> npt.NDArray[np.float32]:
-    """What heads judge folds by, and what finds look-alikes: the whole picture beside its four corners."""
-    large = Pixels(data.paths, data.images, preprocessing.tiled_side(config.image_size))
-    with log.stage("Computing features of corners", len(large)) as advanced:
-        tiles = cached(
-            ["tiles", preprocessing.TILE_SHARE, *_features_key(fresh, data, config, dtype)],
-            workspace() / "cache" / "features",
-            lambda: extract_tiles(fresh, large, image_size=config.image_size, dtype=dtype, on_progress=advanced),
-        )
-    return kernel.joined(whole, *np.split(tiles, 2, axis=1))
+    def features(self, model: Classifier, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Features of every image as a whole: for adaptation, for the predictions before training, and for the folds."""
+        run = whole_pass(model, pixels, image_size=self.config.image_size, dtype=self.precisions.features)
+        with self.log.stage(FEATURES, len(pixels)) as advanced:
+            return cached(
+                run, self.contents, model.head.in_features, ["whole", *self._key(model)], self.cache, advanced, self.team
+            )
 
+    def views(self, fresh: Classifier, whole: npt.NDArray[np.float32], data: DataSet) -> npt.NDArray[np.float32]:
+        """What heads judge folds by, and what finds look-alikes: the whole picture beside its four corners."""
+        side = self.config.image_size
+        large = Pixels(data.paths, data.images, preprocessing.tiled_side(side))
+        run = tiles_pass(fresh, large, image_size=side, dtype=self.precisions.features)
+        with self.log.stage(CORNERS, len(large)) as advanced:
+            key = ["corners", preprocessing.TILE_SHARE, *self._key(fresh)]
+            tiles = cached(run, self.contents, 2 * fresh.head.in_features, key, self.cache, advanced, self.team)
+        return kernel.joined(whole, *np.split(tiles, 2, axis=1))
 
-def _features_key(model: Classifier, data: DataSet, config: TrainConfig, dtype: torch.dtype) -> list[object]:
-    contents = [picture.sha256 for picture in data.pictures]
-    return [fingerprint(model), config.image_size, str(dtype), hardware.describe(hardware.device()), contents]
+    def _key(self, model: Classifier) -> list[object]:
+        where = hardware.device()
+        device = hardware.describe(where) if where.type == "cuda" else "CPU"
+        return [fingerprint(model), self.config.image_size, str(self.precisions.features), device]
 
 
 def _resume(job: Run, model: Classifier, log: _Log) -> TrainingState:
@@ -299,23 +365,30 @@ def _resume(job: Run, model: Classifier, log: _Log) -> TrainingState:
 
 
 def _finish(
-    job: Run, log: _Log, model: Classifier,
-    fresh: Callable[[], Classifier], pixels: Pixels, data: DataSet, splits: npt.NDArray[np.str_],
-    features: npt.NDArray[np.float32], config: TrainConfig, dtype: torch.dtype,
+    job: Run, log: _Log, model: Classifier, fresh: Classifier, pixels: Pixels, data: DataSet, splits: npt.NDArray[np.str_],
+    features: npt.NDArray[np.float32], computing: _Computing,
 ) -> None:  # fmt: skip
-    with log.stage("Predicting every image", len(pixels)) as advanced:
-        logits = predict_logits(model, pixels, np.arange(len(pixels)), config.image_size, dtype, advanced)
+    config, precisions, team = computing.config, computing.precisions, computing.team
+    everything = np.arange(len(pixels))
+    with log.stage(PREDICTING, len(pixels)) as advanced:
+        logits = predict_logits(model, pixels, everything, config.image_size, advanced, team)
     probabilities = torch.sigmoid(logits).numpy()
-    _write_probabilities(job.folder / "predictions.csv", data, splits, probabilities)
-    seen = kernel.joined(features) if config.trains_folds else _views(fresh(), features, data, config, dtype, log)
+    if team.is_first:
+        _write_probabilities(job.folder / "predictions.csv", data, splits, probabilities)
+    seen = kernel.joined(features) if config.trains_folds else computing.views(fresh, features, data)
+    if not team.is_first:
+        return
     # Random features say nothing of what is alike; there the pixels' hashes must do.
     groups = data.groups if config.weights == "none" else linked(data.groups, *kernel.look_alikes(seen))
-    with log.stage("Out-of-fold probabilities", config.folds * config.fold_repeats, "folds") as advanced:
+    with log.stage(FOLDS, config.folds * config.fold_repeats, "folds") as advanced:
         judge = (
-            trained_judge(fresh, pixels, data.targets, config, dtype=dtype, groups=groups, on_event=log.stop_if_asked)
+            trained_judge(
+                lambda: copy.deepcopy(fresh), pixels, data.targets, config,
+                precisions=precisions, groups=groups, on_event=log.stop_if_asked,
+            )
             if config.trains_folds
             else heads_judge(seen, data.targets)
-        )
+        )  # fmt: skip
         folds = out_of_fold(
             judge, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=groups,
             on_progress=advanced,
@@ -327,10 +400,11 @@ def _finish(
     )  # fmt: skip
     write_suspects(job.folder / "suspects.csv", ranked)
     if config.weights == "none":  # random features say little of what is alike; the trained ones do
-        seen = kernel.joined(extract(model, pixels, np.arange(len(pixels)), image_size=config.image_size, dtype=dtype))
+        run = whole_pass(model, pixels, image_size=config.image_size, dtype=precisions.features)
+        seen = kernel.joined(extract(run, everything, model.head.in_features))
     write_neighbours(job.folder / "neighbours.csv", data, groups, ranked, seen)
     values = _measured(job, data, splits, probabilities, folds, config)
-    checkpoint.write_atomically(job.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
+    write_atomically(job.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
     for file in job.folder.glob("checkpoint*.safetensors"):  # only a run that did not finish resumes
         file.unlink()
 
@@ -438,6 +512,8 @@ def main(arguments: list[str]) -> int:
     except PanoramaError as error:
         print(error, file=sys.stderr)
         return 1
+    finally:
+        leave()
     return 1 if status == "failed" else 0
 
 

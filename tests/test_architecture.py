@@ -10,11 +10,14 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "panorama"
 
-CORE = {"errors", "csvscan", "labels", "config", "events", "metrics", "noise", "suspects", "split", "charts"}
+CORE = {"errors", "files", "csvscan", "labels", "config", "events", "metrics", "noise", "suspects", "split", "charts"}
 PICTURES = {"images", "terrain", "scenery", "demo"}  # Pillow and numpy, so that pages can show pictures without torch
-TORCH = {"preprocessing", "hardware", "model", "features", "training", "kernel", "crossval", "checkpoint", "prediction"}
+CACHE = {"cache"}  # between torch, which fills it, and pages, which show its size
+TORCH = {
+    "preprocessing", "hardware", "processes", "model", "folding", "features", "training", "kernel", "crossval", "checkpoint", "prediction", "onnx",
+}  # fmt: skip
 STORAGE = {"archives", "pictures", "finding", "datasets", "runs", "reviews", "reviewing", "workspace"}
-SHELL = {"worker", "launch", "ui", "terminal", "__main__", "__init__"}
+SHELL = {"worker", "bulk", "launch", "ui", "terminal", "__main__", "__init__"}
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
@@ -41,7 +44,7 @@ def third_party(found: set[str]) -> set[str]:
 
 
 def test_every_module_has_a_layer() -> None:
-    assert {path.stem for path in PACKAGE.glob("*.py")} == CORE | PICTURES | TORCH | STORAGE | SHELL
+    assert {path.stem for path in PACKAGE.glob("*.py")} == CORE | PICTURES | CACHE | TORCH | STORAGE | SHELL
 
 
 @pytest.mark.parametrize("module", sorted(CORE))
@@ -59,10 +62,17 @@ def test_pictures_need_only_pillow_and_numpy(module: str) -> None:
     assert third_party(found) <= {"numpy", "PIL"}
 
 
+@pytest.mark.parametrize("module", sorted(CACHE))
+def test_the_cache_imports_neither_torch_nor_anything_of_ours_but_core(module: str) -> None:
+    found = imports(PACKAGE / f"{module}.py")
+    assert own(found) <= CORE
+    assert third_party(found) <= {"numpy", "filelock"}
+
+
 @pytest.mark.parametrize("module", sorted(TORCH))
 def test_torch_modules_import_core_pictures_and_each_other(module: str) -> None:
     found = imports(PACKAGE / f"{module}.py")
-    assert own(found) <= CORE | PICTURES | TORCH
+    assert own(found) <= CORE | PICTURES | CACHE | TORCH
     assert not third_party(found) & {"streamlit", "altair"}
 
 

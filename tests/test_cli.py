@@ -56,7 +56,15 @@ def test_check_says_what_is_there_and_what_is_wrong(seed_folder: Callable[..., P
     assert "train_label.csv, line 8" in result.stdout
     assert "'maybe'" in result.stdout
     assert "stray.jpg" in result.stdout
-    assert "3 images were left out" in result.stdout
+    assert "3 images left out" in result.stdout
+
+
+def test_one_image_left_out_is_no_plural(seed_folder: Callable[..., Path]) -> None:
+    folder = seed_folder()
+    (folder / "train" / "train_003.jpg").unlink()
+    result = panorama("check", folder)
+    assert result.returncode == 0, result.stderr
+    assert "\n1 image left out; the others can be used." in result.stdout
 
 
 @pytest.mark.slow

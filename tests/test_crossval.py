@@ -8,10 +8,12 @@ import torch
 from panorama.config import TrainConfig
 from panorama.crossval import heads_judge, out_of_fold, trained_judge
 from panorama.features import Pixels
+from panorama.hardware import Precisions
 from panorama.kernel import Judgement, joined
 from panorama.metrics import average_precision
 from panorama.model import Classifier
 
+FLOAT32 = Precisions(torch.float32, torch.float32)
 Indices = npt.NDArray[np.int64]
 
 
@@ -105,7 +107,7 @@ def test_a_fold_too_small_to_train_on_is_given_the_base_rates_without_training()
         raise AssertionError("nothing to train on")
 
     targets = np.array([[1, 0], [0, 1]], np.int8)
-    judge = trained_judge(no_model, Pixels([], [], 32), targets, TrainConfig(), dtype=torch.float32, groups=np.arange(2))
+    judge = trained_judge(no_model, Pixels([], [], 32), targets, TrainConfig(), precisions=FLOAT32, groups=np.arange(2))
     found = judge(np.array([0]), np.array([1]), 0)
     assert found.alone == pytest.approx(np.array([[0.75, 0.25]]))
     assert found.in_context == pytest.approx(np.array([[0.75, 0.25]]))

@@ -1,6 +1,7 @@
 """Events as lines, the fold that survives a kill, and a progress bar that does not lie."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -28,7 +29,7 @@ def epoch(phase: str, number: int, loss: float, *, best: bool = False, at: float
     return EpochEnded(at, phase, number, loss, loss, 0.5, best, without, 5, 10.0, 100.0)  # type: ignore[arg-type]
 
 
-START = RunStarted(0.0, {"train": 100, "validation": 20, "test": 30}, 5, "CPU", "float32")
+START = RunStarted(0.0, {"train": 100, "validation": 20, "test": 30}, 5, "CPU", "float32", "bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,50 @@ def test_progress_rises_from_nothing_to_one_and_never_passes_it() -> None:
     assert fractions[-1] == 1.0
     assert fractions[0] == 0.0
     assert max(fractions[:-1]) <= 0.99
+
+
+def running_for(seconds: dict[str, float]) -> list[Event]:
+    """A run of 100 + 20 + 30 pictures up to the middle of its second of four fine-tuning epochs, each taking as long as given."""
+    at, log = 0.0, list[Event]([START])
+    for stage in ("Decoding pictures", "Computing features"):
+        log.append(StageStarted(at, stage, 150))
+        at += seconds[stage]
+        log += [StageAdvanced(at, stage, 150, 150), StageEnded(at, stage, seconds[stage])]
+    log += [PhaseStarted(at, "adaptation", 100, 1e-3, 2, 1), epoch("adaptation", 1, 0.5, best=True, at=at)]
+    log += [PhaseEnded(at, "adaptation", "patience", "adaptation", 1, 0.5), PhaseStarted(at, "fine tuning", 4, 3e-4, 5, 1)]
+    at += seconds["epoch"]
+    log.append(EpochEnded(at, "fine tuning", 1, 0.4, 0.4, 0.9, True, 0, 5, seconds["epoch"], 100 / seconds["epoch"]))
+    at += seconds["epoch"] / 2
+    return [*log, BatchEnded(at, "fine tuning", 2, 5, 10, 0.4, 50, 100 / seconds["epoch"])]
+
+
+def test_the_time_left_is_what_is_left_of_the_epochs_and_the_passes_after_them() -> None:
+    """An epoch of 6 x 100 + 20 passes takes 62 s, so a pass takes 0.1 s: 2.5 epochs, 150 predictions, 4 x 150 corners, the heads."""
+    log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 62.0})
+    now = progress(log, log[-1].at)
+    assert now.seconds_left == pytest.approx(2.5 * 62 + 15 + 60 + 7.5)
+    assert now.images_per_second == pytest.approx(100 / 62)
+
+
+def test_the_time_left_knows_that_the_first_epochs_see_smaller_pictures() -> None:
+    """An epoch of smaller pictures takes 31 s, so one of the others 62: one and a half more of the small, two of the others."""
+    log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 31.0})
+    log = [replace(event, first_half=0.5) if isinstance(event, PhaseStarted) else event for event in log]
+    now = progress(log, log[-1].at)
+    assert now.seconds_left == pytest.approx(0.5 * 31 + 2 * 62 + 15 + 60 + 7.5)
+
+
+def test_the_time_left_follows_recent_epochs_not_the_first() -> None:
+    quick, slow = (running_for({"Decoding pictures": 1.0, "Computing features": 1.0, "epoch": s}) for s in (10.0, 100.0))
+    left = [progress(log, log[-1].at).seconds_left for log in (quick, slow)]
+    assert left[0] is not None
+    assert left[1] == pytest.approx(10 * left[0])
+
+
+def test_a_pass_under_way_tells_its_own_time() -> None:
+    """A hundred of 150 pictures in 5 s: 2.5 s of this pass, and as much again a picture for what comes after."""
+    log = [START, StageStarted(0, "Computing features", 150), StageAdvanced(5, "Computing features", 100, 150)]
+    now = progress(log, 5.0)
+    assert now.seconds_left is not None
+    assert now.seconds_left > 2.5
+    assert now.images_per_second == pytest.approx(20.0)

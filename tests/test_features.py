@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from panorama.features import Pixels, extract_tiles
+from panorama.features import Pixels, extract, tiles_pass
 from panorama.model import Classifier
 from panorama.preprocessing import IMAGENET_MEAN, IMAGENET_STD, for_tiles, tiled_side
 
@@ -60,7 +60,8 @@ def test_features_of_corners_are_their_maximum_and_their_mean(tmp_path: Path) ->
     for path, picture in zip(paths, pictures, strict=True):
         Image.fromarray(picture).save(path)
     model = small_model()
-    found = extract_tiles(model, Pixels(paths, [path.name for path in paths], 80), image_size=SIDE, dtype=torch.float32)
+    pixels = Pixels(paths, [path.name for path in paths], 80)
+    found = extract(tiles_pass(model, pixels, image_size=SIDE, dtype=torch.float32), np.arange(3), 16)
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     for row, picture in zip(found, pictures, strict=True):
         corners = [picture[top : top + 48, left : left + 48] for top in (0, 32) for left in (0, 32)]
@@ -72,4 +73,5 @@ def test_features_of_corners_are_their_maximum_and_their_mean(tmp_path: Path) ->
 
 
 def test_features_of_the_corners_of_no_picture_have_a_width() -> None:
-    assert extract_tiles(small_model(), Pixels([], [], 80), image_size=SIDE, dtype=torch.float32).shape == (0, 2 * 8)
+    run = tiles_pass(small_model(), Pixels([], [], 80), image_size=SIDE, dtype=torch.float32)
+    assert extract(run, np.arange(0), 16).shape == (0, 2 * 8)

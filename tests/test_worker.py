@@ -227,6 +227,7 @@ def test_after_training_the_model_is_better_than_before(seed_folder: Callable[..
         epochs_finetuning=12,
         learning_rate_finetuning=1e-3,
         patience_finetuning=12,
+        schedule="constant",
     )
     assert work(run.folder) == "complete"
     metrics = run.metrics()

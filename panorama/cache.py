@@ -1,0 +1,189 @@
+"""What can be computed again, kept by content: features of pictures, and decoded pixels.
+
+Any file here may be deleted at any time, and several processes may read and write at once. Every row carries a checksum; one that a
+crash left unsound is computed again. The whole is bounded: what was not used for longest goes first.
+"""
+
+import os
+import shutil
+import threading
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+
+_GIGABYTE = 10**9
+_DEFAULT_GIGABYTES = 20.0
+_AT_ONCE = 1024  # rows in memory while a file is searched
+_LOCK_SECONDS = 10.0
+_SUFFIXES = (".rows", ".pixels", ".sums", ".tmp")
+
+
+def limit(folder: Path) -> int:
+    """How many bytes the cache may take: PANORAMA_CACHE_GB (default 20), and never more than half of what the disk has free."""
+    try:
+        wanted = float(os.environ.get("PANORAMA_CACHE_GB") or _DEFAULT_GIGABYTES)
+    except ValueError:
+        wanted = _DEFAULT_GIGABYTES
+    folder.mkdir(parents=True, exist_ok=True)
+    return int(min(wanted * _GIGABYTE, (shutil.disk_usage(folder).free + size(folder)) / 2))
+
+
+def size(folder: Path) -> int:
+    """Bytes of the cached features and pixels in `folder`."""
+    return sum(status.st_size for _, status in _files(folder))
+
+
+def clear(folder: Path) -> int:
+    """Deletes cached features and pixels, not those in use by a process; returns how many bytes went."""
+    before = size(folder)
+    for path, _ in _files(folder):
+        with suppress(OSError):
+            path.unlink()
+    return before - size(folder)
+
+
+def make_room(folder: Path, needed: int) -> bool:
+    """Whether `needed` more bytes fit; deletes what was not used for longest until they do."""
+    allowed = limit(folder)
+    if needed > allowed:
+        return False
+    files = sorted(_files(folder), key=lambda file: file[1].st_mtime)
+    total = sum(status.st_size for _, status in files)
+    for path, status in files:
+        if total + needed <= allowed:
+            break
+        with suppress(OSError):
+            path.unlink()
+            total -= status.st_size
+    return total + needed <= allowed
+
+
+def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    found = []
+    for part in ("features", "pixels"):
+        for path in (folder / part).glob("*"):
+            with suppress(OSError):
+                if path.suffix in _SUFFIXES:
+                    found.append((path, path.stat()))
+    return found
+
+
+class Rows:
+    """Rows of float32, each under the sha256 of a picture file, in one file that is only ever appended to.
+
+    What a crash left unfinished at its end is cut off before the next append.
+    """
+
+    def __init__(self, folder: Path, key: str, width: int) -> None:
+        self._folder = folder
+        self._file = folder / "features" / f"{key}.rows"
+        self._type = np.dtype([("content", "V32"), ("checksum", "<u4"), ("row", "<f4", (width,))])
+
+    def read(self, contents: Sequence[str]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """(n,) which are there, and (n, width) the rows of those; the others are 0. contents: hexadecimal sha256, n of them."""
+        found = np.zeros(len(contents), bool)
+        rows = np.zeros((len(contents), *self._type["row"].shape), np.float32)
+        places: dict[bytes, list[int]] = {}
+        for place, content in enumerate(contents):
+            places.setdefault(bytes.fromhex(content), []).append(place)
+        with suppress(OSError), self._file.open("rb") as stream:
+            os.utime(self._file)  # used now
+            while len(records := np.fromfile(stream, self._type, _AT_ONCE)):
+                for number, content in enumerate(records["content"].tolist()):
+                    wanted = places.get(content)
+                    if wanted and not found[wanted[0]] and _sum(records["row"][number]) == records["checksum"][number]:
+                        found[wanted], rows[wanted] = True, records["row"][number]
+        return found, rows
+
+    def append(self, contents: Sequence[str], rows: npt.NDArray[np.float32]) -> None:
+        """Keeps rows (n, width) under their contents, where there is room and the disk allows."""
+        records = np.zeros(len(contents), self._type)
+        records["content"] = np.array([bytes.fromhex(content) for content in contents], "V32")
+        records["row"] = rows
+        records["checksum"] = [_sum(row) for row in records["row"]]
+        with suppress(OSError, Timeout):
+            if not make_room(self._folder, records.nbytes):
+                return
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._file.with_suffix(".lock"), timeout=_LOCK_SECONDS), self._file.open("ab") as stream:
+                stream.truncate(stream.tell() - stream.tell() % self._type.itemsize)
+                stream.write(records.tobytes())
+
+
+class PixelFile:
+    """Decoded pictures of one data set, uint8 (side, side, 3) each, in one file; read a picture at a time, so that memory stays free."""
+
+    def __init__(self, folder: Path, key: str, n_pictures: int, side: int) -> None:
+        self._folder, self._n = folder, n_pictures
+        self._shape = (side, side, 3)
+        self._bytes = side * side * 3
+        self._file = folder / "pixels" / f"{key}.pixels"
+        self._sums: npt.NDArray[np.uint32] | None = None
+        self._reading = threading.Lock()
+
+    def open(self) -> bool:
+        """Whether the file is there and whole; then `read` works, even when the file is deleted meanwhile."""
+        with suppress(OSError, ValueError):
+            sums = np.fromfile(self._file.with_suffix(".sums"), np.uint32)
+            stream = self._file.open("rb")
+            if len(sums) == self._n and os.fstat(stream.fileno()).st_size == self._n * self._bytes:
+                os.utime(self._file)
+                os.utime(self._file.with_suffix(".sums"))
+                self._stream, self._sums = stream, sums
+                return True
+            stream.close()
+        return False
+
+    def read(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """The picture, or None where the file is not open or not sound there."""
+        if self._sums is None:
+            return None
+        pixels = np.empty(self._shape, np.uint8)
+        with suppress(OSError):
+            with self._reading:
+                self._stream.seek(index * self._bytes)
+                self._stream.readinto(pixels.data.cast("B"))
+            if zlib.crc32(pixels.data) == self._sums[index]:
+                return pixels
+        return None
+
+    def writer(self) -> "PixelWriter | None":
+        """Fills the file picture by picture; None where it does not fit."""
+        with suppress(OSError):
+            if make_room(self._folder, self._n * self._bytes):
+                return PixelWriter(self._file)
+        return None
+
+
+class PixelWriter:
+    """Writes a PixelFile beside its place and moves it there when it is whole."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp")
+        self._stream = self._temporary.open("wb")
+        self._sums: list[int] = []
+
+    def append(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """The next picture. Raises OSError."""
+        self._stream.write(pixels.tobytes())
+        self._sums.append(zlib.crc32(np.ascontiguousarray(pixels).data))
+
+    def close(self, *, whole: bool) -> None:
+        """Moves the file into its place if it is whole, else removes it. Raises OSError."""
+        self._stream.close()
+        if whole:
+            np.array(self._sums, np.uint32).tofile(self._file.with_suffix(".sums"))
+            self._temporary.replace(self._file)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _sum(row: npt.NDArray[np.float32]) -> int:
+    return zlib.crc32(np.ascontiguousarray(row).data)

@@ -1,0 +1,128 @@
+"""BatchNorm computed inside the convolution before it: the same function for less memory traffic.
+
+A BatchNorm with frozen statistics is an affine map of each channel, so `bn(conv(x))` is one convolution with weights
+w * g / sqrt(v + eps) and bias b + (c - m) * g / sqrt(v + eps), where g, b, m, v are its scale, shift, mean and variance and c the
+convolution's own bias. On a CPU a network like MobileNet spends about as long on its BatchNorms as on its convolutions.
+
+In training the folded weights are computed from the real parameters in every step, so gradients, optimizer and checkpoints
+are those of the plain model.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx import symbolic_trace
+
+from panorama.model import Classifier
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Folded(nn.Module):
+    """Computes what `model` computes in the modes its modules are in now; its parameters are the model's own.
+
+    BatchNorms in eval mode are folded, those in train mode stay. Backbones that cannot be traced are left as they are.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+        self._pairs = _pairs(model)
+        skeleton = copy.deepcopy(model)
+        for convolution, norm in self._pairs.items():
+            module = skeleton.get_submodule(convolution)
+            if module.bias is None:
+                module.bias = nn.Parameter(torch.zeros(module.out_channels, device=module.weight.device))
+            parent, _, child = norm.rpartition(".")
+            setattr(skeleton.get_submodule(parent), child, nn.Identity())
+        for module in skeleton.modules():
+            if _is_strided_depthwise(module):
+                module.__class__ = _StridedDepthwise
+        self._skeleton = (skeleton,)  # in a tuple, so that its tensors are no parameters of this module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (batch, n_labels)."""
+        logits: Tensor = functional_call(self._skeleton[0], self._tensors(), (x,))
+        return logits
+
+    @torch.no_grad()
+    def fixed(self) -> Classifier:
+        """A plain model with the folded weights as they are now, in eval mode: for inference."""
+        plain = copy.deepcopy(self._skeleton[0])
+        plain.load_state_dict(self._tensors())
+        return plain.eval()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every parameter and buffer of the skeleton, computed from the model's."""
+        given = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        tensors = {name: given[name] for name in self._skeleton[0].state_dict() if name in given}
+        for convolution, norm in self._pairs.items():
+            scale = given[f"{norm}.weight"] * torch.rsqrt(given[f"{norm}.running_var"] + self._epsilon(norm))
+            weight, bias = given[f"{convolution}.weight"], given.get(f"{convolution}.bias")
+            centre = given[f"{norm}.running_mean"] if bias is None else given[f"{norm}.running_mean"] - bias
+            tensors[f"{convolution}.weight"] = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+            tensors[f"{convolution}.bias"] = given[f"{norm}.bias"] - centre * scale
+        return tensors
+
+    def _epsilon(self, norm: str) -> float:
+        return float(self.model.get_submodule(norm).eps)  # type: ignore[arg-type]
+
+
+class _StridedDepthwise(nn.Conv2d):
+    """A depthwise convolution with a stride, computed in float32 where a CPU trains in lower precision.
+
+    Its backward pass in bfloat16 is several times slower than in float32 there (oneDNN 3), half of a training step of MobileNetV2.
+    """
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.device.type != "cpu" or not x.requires_grad or not torch.is_autocast_enabled("cpu"):
+            plain: Tensor = super()._conv_forward(x, weight, bias)
+            return plain
+        with torch.autocast("cpu", enabled=False):
+            exact: Tensor = super()._conv_forward(x.float(), weight, bias)
+        return exact.to(x.dtype)
+
+
+def _is_strided_depthwise(module: nn.Module) -> bool:
+    return type(module) is nn.Conv2d and module.groups == module.in_channels > 1 and max(module.stride) > 1
+
+
+def for_inference(model: Classifier) -> Classifier:
+    """A copy of `model` in eval mode with every BatchNorm folded, its weights as they are now."""
+    frozen = copy.deepcopy(model).eval()
+    return Folded(frozen).fixed()
+
+
+def _pairs(model: Classifier) -> dict[str, str]:
+    """The name of each BatchNorm in eval mode, by that of the convolution whose only reader it is."""
+    try:
+        graph = symbolic_trace(model).graph
+    except Exception:  # control flow that depends on the picture: some transformers, which have no such pairs
+        return {}
+    modules = dict(model.named_modules())
+    calls = [node.target for node in graph.nodes if node.op == "call_module"]
+    pairs: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(modules[node.target], _CONVOLUTIONS) or len(node.users) != 1:
+            continue
+        (reader,) = node.users
+        if (
+            reader.op == "call_module"
+            and calls.count(node.target) == calls.count(reader.target) == 1
+            and _foldable(modules[reader.target])
+        ):
+            pairs[node.target] = reader.target
+    return pairs
+
+
+def _foldable(norm: nn.Module) -> bool:
+    return (
+        isinstance(norm, _NORMS)
+        and not norm.training
+        and norm.affine
+        and norm.running_mean is not None
+        and norm.running_var is not None
+    )

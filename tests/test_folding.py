@@ -1,0 +1,115 @@
+"""A folded network is the same function with the same gradients, whatever the backbone; BatchNorms that learn stay."""
+
+import pytest
+import torch
+from torch import nn
+
+from panorama.folding import Folded, for_inference
+from panorama.model import Classifier, batchnorms, build, prepare_phase
+
+
+def lived_in(backbone: str) -> Classifier:
+    """Random weights with BatchNorm statistics that are not 0 and 1, or folding wrongly would not show."""
+    model = build(backbone, 3, seed=0)
+    torch.manual_seed(1)
+    for norm in batchnorms(model):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)  # type: ignore[arg-type]
+        nn.init.uniform_(norm.bias, -0.3, 0.3)  # type: ignore[arg-type]
+        norm.running_mean.uniform_(-0.2, 0.2)  # type: ignore[operator, union-attr]
+        norm.running_var.uniform_(0.5, 2.0)  # type: ignore[operator, union-attr]
+    return model
+
+
+def pictures(side: int = 64) -> torch.Tensor:
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(
+    "backbone", ["mobilenet_v2", "resnet18", "efficientnet_b0", "densenet121", "shufflenet_v2_x0_5", "vgg11_bn"]
+)
+def test_a_folded_network_answers_as_the_plain_one(backbone: str) -> None:
+    model = lived_in(backbone).eval()
+    x = pictures()
+    with torch.no_grad():
+        assert for_inference(model)(x) == pytest.approx(model(x), rel=1e-3, abs=1e-4)
+    assert len(list(batchnorms(for_inference(model)))) < len(list(batchnorms(model)))
+
+
+def test_mobilenet_has_no_batchnorm_left() -> None:
+    assert not list(batchnorms(for_inference(lived_in("mobilenet_v2"))))
+
+
+def test_a_network_that_cannot_be_traced_or_has_no_batchnorm_goes_on_as_it_is() -> None:
+    model = build("vit_b_32", 3, seed=0).eval()
+    x = pictures(224)
+    with torch.no_grad():
+        assert for_inference(model)(x) == pytest.approx(model(x), abs=1e-5)
+
+
+def test_gradients_are_those_of_the_plain_network() -> None:
+    plain, other = lived_in("mobilenet_v2"), lived_in("mobilenet_v2")
+    for model in (plain, other):
+        prepare_phase(model, "fine tuning", unfreeze="all", pretrained=True)
+        model.eval()  # no dropout: chance would differ
+    plain(pictures()).square().sum().backward()
+    Folded(other)(pictures()).square().sum().backward()
+    expected, found = ([p.grad for p in model.parameters()] for model in (plain, other))
+    for one, two in zip(expected, found, strict=True):
+        assert one is not None
+        assert two is not None
+        assert two == pytest.approx(one, rel=1e-2, abs=1e-3 * float(one.abs().max()))
+
+
+def test_the_parameters_are_the_models_own_and_a_step_is_seen_at_once() -> None:
+    model = lived_in("mobilenet_v2").eval()
+    folded = Folded(model)
+    assert {id(p) for p in folded.parameters()} == {id(p) for p in model.parameters()}
+    before = folded(pictures()).detach()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    assert folded(pictures()).detach() == pytest.approx(model(pictures()).detach(), rel=1e-3, abs=1e-4)
+    assert (folded(pictures()) - before).abs().max() > 1e-3, "the negative control: the step changed something"
+
+
+def test_statistics_that_are_learned_stay_and_are_learned() -> None:
+    """Without pretraining BatchNorm is in train mode in fine tuning, and must not be folded."""
+    plain, other = lived_in("mobilenet_v2"), lived_in("mobilenet_v2")
+    for model in (plain, other):
+        prepare_phase(model, "fine tuning", unfreeze="all", pretrained=False)
+    torch.manual_seed(3)
+    expected = plain(pictures()).detach()
+    torch.manual_seed(3)
+    found = Folded(other)(pictures()).detach()
+    assert found == pytest.approx(expected, abs=1e-5)
+    statistics = [
+        torch.stack([norm.running_mean.mean() for norm in batchnorms(model)])  # type: ignore[union-attr]
+        for model in (plain, other)
+    ]
+    assert statistics[0] == pytest.approx(statistics[1], abs=1e-6)
+
+
+def test_a_copy_for_inference_does_not_move_with_the_model() -> None:
+    model = lived_in("mobilenet_v2").eval()
+    copy = for_inference(model)
+    with torch.no_grad():
+        before = copy(pictures())
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+        assert torch.equal(copy(pictures()), before)
+
+
+def test_a_convolution_that_is_read_twice_is_not_folded() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+            self.norm.running_mean.fill_(0.5)  # type: ignore[union-attr]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = self.convolution(x)
+            return (found + self.norm(found)).mean((2, 3))
+
+    model = Classifier(Twice(), 4, 2).eval()
+    with torch.no_grad():
+        assert for_inference(model)(pictures()) == pytest.approx(model(pictures()), abs=1e-5)
