@@ -34,7 +34,7 @@ class Result:
 
 
 def measured(command: list[str], **environment: str) -> tuple[str, float, int]:
-    """Output, wall seconds, and the peak memory in bytes of the process and its children together where they can be told apart."""
+    """Output, wall seconds, and the peak memory in bytes of the largest process; DataLoader workers are not added."""
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment})

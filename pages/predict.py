@@ -1,8 +1,6 @@
 """Try a trained model on your own pictures: upload, or paste; probabilities as bars, a table, a CSV."""
 
-import csv
 import hashlib
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from panorama import charts, ui
+from panorama.csvscan import csv_text
 from panorama.errors import PanoramaError
 
 if TYPE_CHECKING:
@@ -80,20 +79,20 @@ for position, (answer, data) in enumerate(read[ui.pager(len(read), 12, "answers"
 
 if read:
     st.subheader("Table")
-    table = pd.DataFrame([[answer.name, *answer.probabilities] for answer, _ in read], columns=["image", *model.labels])
+    first = "image"
+    while first in model.labels:  # a label may have any name, and a table takes each only once
+        first = f"{first} name"
+    table = pd.DataFrame([[answer.name, *answer.probabilities] for answer, _ in read], columns=[first, *model.labels])
     st.dataframe(
         table,
         hide_index=True,
         key="table",
         column_config={label: st.column_config.NumberColumn(format="%.3f") for label in model.labels},
     )
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["image", *model.labels])
-    writer.writerows([answer.name, *(f"{p:.6g}" for p in answer.probabilities.tolist())] for answer, _ in read)
+    rows = [[answer.name, *(f"{p:.6g}" for p in answer.probabilities.tolist())] for answer, _ in read]
     st.download_button(
         "Download predictions.csv",
-        buffer.getvalue().encode("utf-8", "surrogateescape"),
+        csv_text([["image", *model.labels], *rows]).encode("utf-8", "surrogateescape"),
         "predictions.csv",
         "text/csv",
         key="download",

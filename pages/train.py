@@ -115,6 +115,8 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
             key=f"augmentation-{name}",
             help="Turn, crop and mirror training pictures at random.",
         )
+    if start == "none" and name == "fast":
+        st.caption("From random weights a few epochs learn little: the seed recipe goes on until it stops improving.")
     if start == "path" and not Path(file.strip()).expanduser().is_file():
         st.info("Give the path of a weights file that is there.")
         return None

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +37,8 @@ _PROJECT = Path(__file__).resolve().parent.parent
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    if hasattr(sys.stdout, "reconfigure"):  # a label may hold what the terminal's encoding has no character for
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -127,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     serve = commands.add_parser("serve", help="open the app on this machine only")
-    serve.add_argument("--port", type=int, default=8501)
+    serve.add_argument("--port", type=_port, default=8501)
     serve.set_defaults(run=_serve)
     return parser
 
@@ -155,8 +158,8 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         choices=["fast", "seed"],
-        default="fast",
-        help="the numbers that the others start from: fast (the default), or seed, the notebook panorama began as",
+        help="the numbers that the others start from: fast (the default), or seed, the notebook panorama began as (the default with "
+        "--weights none: from random weights a few epochs learn little)",
     )
     seed = seed_recipe()
     for field in dataclasses.fields(TrainConfig):
@@ -176,6 +179,12 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 def _blocks(text: str) -> int | Literal["all"]:
     return "all" if text == "all" else int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; expected a number from 1 to 65535")
+    return int(text)
 
 
 # --- the journeys ------------------------------------------------------------------------------------------------------
@@ -231,9 +240,9 @@ def _train(options: argparse.Namespace) -> int:
     team = processes.join()
     if not team.is_first:
         return _help(team)
-    recipe = seed_recipe() if options.recipe == "seed" else TrainConfig()
     given = {name: value for name, value in vars(options).items() if name in TrainConfig.__dataclass_fields__}
-    config = dataclasses.replace(recipe, **given)
+    from_random = given.get("weights") == "none" and options.recipe is None
+    config = dataclasses.replace(seed_recipe() if options.recipe == "seed" or from_random else TrainConfig(), **given)
     if config.weights not in ("imagenet", "none"):
         path = Path(config.weights).expanduser().resolve()
         if not path.is_file():
@@ -302,9 +311,11 @@ def _resume(options: argparse.Namespace) -> int:
     run = Run(options.run_dir.expanduser().resolve())
     from panorama import processes, worker
 
-    if not processes.join().is_first:
-        return 1 if worker.run(run.folder) == "failed" else 0
-    if run.state() == "complete":
+    team = processes.join()
+    complete = team.from_first(run.state() == "complete")
+    if not team.is_first:
+        return 1 if not complete and worker.run(run.folder) == "failed" else 0
+    if complete:
         print(f"{run.id} is complete; there is nothing to resume.")
     else:
         _work(run)
@@ -345,8 +356,7 @@ def _suspects(options: argparse.Namespace) -> int:
     if options.out is None:
         print(csv_text([header, *rows[:20]]).encode(errors="replace").decode(), end="")
         return 0
-    if run.folder in options.out.expanduser().resolve().parents:
-        raise PanoramaError(f"{options.out}: inside the run folder, whose files are not overwritten. Choose another place.")
+    _refuse_out(options.out, run)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.images or options.kind:
         runs.write_rows(options.out, header, rows)
@@ -389,9 +399,11 @@ def _predict(options: argparse.Namespace) -> int:
 
     run = Run(options.run_dir.expanduser().resolve())
     _ = run.config
-    sources = _pictures(options.pictures)
+    if options.out is not None:
+        _refuse_out(options.out, run)
     hardware.keep_memory()
     team = processes.join()
+    sources = team.from_first(_pictures(options.pictures) if team.is_first else None)
     predictor = Predictor.load(run.folder)
     header = ["image", *predictor.labels]
     unread = 0
@@ -402,35 +414,38 @@ def _predict(options: argparse.Namespace) -> int:
         print(f"panorama: {problem} It is left out.", file=sys.stderr)
 
     if options.out is None:
-        lines = (row for block in bulk.answers(predictor, sources, team) for row in bulk.answered(iter(block), left_out))
-        if team.is_first:
-            print(csv_text([header]), end="")
-        for line in lines:
-            print(csv_text([line]), end="")
-        if unread == len(sources):
-            raise PanoramaError(f"None of {counted(len(sources), 'picture')} could be read.")
-        processes.leave()
-        return 0
-    out: Path = options.out
-    unfinished = bulk.Unfinished(out, run.folder, sources)
-    done = team.from_first(unfinished.count() if team.is_first else 0)
-    with Bar("Predicting", "images") as bar:
-        for block in bulk.answers(predictor, sources, team, skip=done):
-            done += len(block)
+        for number, block in enumerate(bulk.answers(predictor, sources, team)):
+            rows = list(bulk.answered(iter(block), left_out))
             if team.is_first:
-                unfinished.append(block)
-                bar.set(done, len(sources))
-    processes.leave()
-    if not team.is_first:
-        return 0
-    if all(isinstance(answer, str) for _, answer in unfinished.rows()):
-        unfinished.path.unlink()
+                print(csv_text([header, *rows] if number == 0 else rows), end="", flush=True)
+        processes.leave()
+    else:
+        unfinished = bulk.Unfinished(options.out, predictor.sha256, sources)
+        with unfinished.alone() if team.is_first else nullcontext(), Bar("Predicting", "images") as bar:
+            done = team.from_first(unfinished.count() if team.is_first else 0)
+            for block in bulk.answers(predictor, sources, team, skip=done):
+                if team.is_first:
+                    unfinished.append(block)
+                    done += len(block)
+                    bar.set(done, len(sources))
+            processes.leave()
+            if not team.is_first:
+                return 0
+            runs.write_rows(options.out, header, bulk.answered(unfinished.rows(), left_out))
+            unfinished.path.unlink()
+    if team.is_first and unread == len(sources):
         raise PanoramaError(f"None of {counted(len(sources), 'picture')} could be read.")
-    runs.write_rows(out, header, bulk.answered(unfinished.rows(), left_out))
-    unfinished.path.unlink()
-    left = f"; {unread:,} left out" if unread else ""
-    print(f"{out}: {counted(len(sources) - unread, 'image')}{left}.")
+    if options.out is not None:
+        left = f"; {unread:,} left out" if unread else ""
+        print(f"{options.out}: {counted(len(sources) - unread, 'image')}{left}.")
     return 0
+
+
+def _refuse_out(out: Path, run: Run) -> None:
+    if out.is_dir():
+        raise PanoramaError(f"{out}: a folder. Give the name of the CSV file to write.")
+    if run.folder in out.expanduser().resolve().parents:
+        raise PanoramaError(f"{out}: inside the run folder, whose files are not overwritten. Choose another place.")
 
 
 def _onnx(options: argparse.Namespace) -> int:

@@ -6,10 +6,13 @@ Under `torchrun` or `accelerate launch` every process answers its share of each 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
+from panorama.errors import PanoramaError
 from panorama.prediction import Predictor
 from panorama.processes import Team
 
@@ -32,24 +35,27 @@ def answers(predictor: Predictor, sources: Sequence[tuple[str, Path]], team: Tea
 class Unfinished:
     """The answers so far, one line of JSON a picture, beside the file they are for.
 
-    Its name says which model and which pictures they are of, so that other answers are never mixed in.
+    Its name says which model and which pictures, of which size and time of change, they are of: other answers are never mixed in.
+    model: the sha256 of its weights.
     """
 
-    def __init__(self, out: Path, run: Path, sources: Sequence[tuple[str, Path]]) -> None:
-        card = (run / "model.json").read_bytes()
-        digest = hashlib.sha256(card)
+    def __init__(self, out: Path, model: str, sources: Sequence[tuple[str, Path]]) -> None:
+        digest = hashlib.sha256(model.encode())
         for name, path in sources:
+            with suppress(OSError):
+                status = path.stat()
+                digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
             digest.update(f"\0{name}\0{path.resolve()}".encode(errors="surrogateescape"))
         self.path = out.with_name(f".{out.name}.{digest.hexdigest()[:16]}.unfinished")
 
     def count(self) -> int:
-        """How many pictures are answered; what a crash left of a last line is cut off."""
+        """How many pictures are answered; from a line that is not whole on, all is cut off."""
         if not self.path.exists():
             return 0
         sound = lines = 0
         with self.path.open("rb+") as stream:
             for line in stream:
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") or not _is_row(line):
                     break
                 sound, lines = sound + len(line), lines + 1
             stream.truncate(sound)
@@ -67,6 +73,30 @@ class Unfinished:
             for line in stream:
                 name, answer = json.loads(line)
                 yield name, answer
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While nobody else writes to it. Raises PanoramaError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise PanoramaError(f"{self.path.parent}: another prediction of the same pictures is being written here.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+            with suppress(OSError):
+                self.path.with_suffix(".lock").unlink()
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        name, answer = json.loads(line)
+    except (ValueError, TypeError):
+        return False
+    return isinstance(name, str) and isinstance(answer, str | list)
 
 
 def answered(rows: Iterator[Row], on_problem: Callable[[str], None]) -> Iterator[list[str]]:

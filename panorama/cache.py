@@ -4,11 +4,13 @@ Any file here may be deleted at any time, and several processes may read and wri
 crash left unsound is computed again. The whole is bounded: what was not used for longest goes first.
 """
 
+import math
 import os
 import shutil
 import threading
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,17 +22,20 @@ _GIGABYTE = 10**9
 _DEFAULT_GIGABYTES = 20.0
 _AT_ONCE = 1024  # rows in memory while a file is searched
 _LOCK_SECONDS = 10.0
-_SUFFIXES = (".rows", ".pixels", ".sums", ".tmp")
+_IN_USE_SECONDS = 6 * 3600.0  # what was opened so lately may be in use by a run, and is not dropped to make room
+_SUFFIXES = (".rows", ".pixels", ".tmp", ".npy")  # .npy: of an earlier version
 
 
 def limit(folder: Path) -> int:
-    """How many bytes the cache may take: PANORAMA_CACHE_GB (default 20), and never more than half of what the disk has free."""
+    """How many bytes the cache may take: PANORAMA_CACHE_GB (default 20), and at most half of what the disk would have free without it."""
     try:
         wanted = float(os.environ.get("PANORAMA_CACHE_GB") or _DEFAULT_GIGABYTES)
     except ValueError:
         wanted = _DEFAULT_GIGABYTES
-    folder.mkdir(parents=True, exist_ok=True)
-    return int(min(wanted * _GIGABYTE, (shutil.disk_usage(folder).free + size(folder)) / 2))
+    if not math.isfinite(wanted):
+        wanted = _DEFAULT_GIGABYTES
+    disk = next(part for part in (folder, *folder.resolve().parents) if part.exists())
+    return int(max(0.0, min(wanted * _GIGABYTE, (shutil.disk_usage(disk).free + size(folder)) / 2)))
 
 
 def size(folder: Path) -> int:
@@ -39,7 +44,7 @@ def size(folder: Path) -> int:
 
 
 def clear(folder: Path) -> int:
-    """Deletes cached features and pixels, not those in use by a process; returns how many bytes went."""
+    """Deletes cached features and pixels; returns how many bytes went. A run that has them open goes on."""
     before = size(folder)
     for path, _ in _files(folder):
         with suppress(OSError):
@@ -48,14 +53,14 @@ def clear(folder: Path) -> int:
 
 
 def make_room(folder: Path, needed: int) -> bool:
-    """Whether `needed` more bytes fit; deletes what was not used for longest until they do."""
+    """Whether `needed` more bytes fit; deletes what was not used for longest until they do, but nothing that may be in use."""
     allowed = limit(folder)
     if needed > allowed:
         return False
     files = sorted(_files(folder), key=lambda file: file[1].st_mtime)
     total = sum(status.st_size for _, status in files)
     for path, status in files:
-        if total + needed <= allowed:
+        if total + needed <= allowed or time.time() - status.st_mtime < _IN_USE_SECONDS:
             break
         with suppress(OSError):
             path.unlink()
@@ -71,6 +76,11 @@ def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
                 if path.suffix in _SUFFIXES:
                     found.append((path, path.stat()))
     return found
+
+
+def _used_now(file: Path) -> None:
+    with suppress(OSError):  # a cache that can only be read is still worth reading
+        os.utime(file)
 
 
 class Rows:
@@ -92,7 +102,7 @@ class Rows:
         for place, content in enumerate(contents):
             places.setdefault(bytes.fromhex(content), []).append(place)
         with suppress(OSError), self._file.open("rb") as stream:
-            os.utime(self._file)  # used now
+            _used_now(self._file)
             while len(records := np.fromfile(stream, self._type, _AT_ONCE)):
                 for number, content in enumerate(records["content"].tolist()):
                     wanted = places.get(content)
@@ -116,7 +126,10 @@ class Rows:
 
 
 class PixelFile:
-    """Decoded pictures of one data set, uint8 (side, side, 3) each, in one file; read a picture at a time, so that memory stays free."""
+    """Decoded pictures of one data set in one file: uint8 (side, side, 3) each, then a checksum each.
+
+    Read a picture at a time, so that memory stays free.
+    """
 
     def __init__(self, folder: Path, key: str, n_pictures: int, side: int) -> None:
         self._folder, self._n = folder, n_pictures
@@ -128,19 +141,18 @@ class PixelFile:
 
     def open(self) -> bool:
         """Whether the file is there and whole; then `read` works, even when the file is deleted meanwhile."""
-        with suppress(OSError, ValueError):
-            sums = np.fromfile(self._file.with_suffix(".sums"), np.uint32)
+        with suppress(OSError):
             stream = self._file.open("rb")
-            if len(sums) == self._n and os.fstat(stream.fileno()).st_size == self._n * self._bytes:
-                os.utime(self._file)
-                os.utime(self._file.with_suffix(".sums"))
-                self._stream, self._sums = stream, sums
+            if os.fstat(stream.fileno()).st_size == self._n * (self._bytes + _SUM_BYTES):
+                stream.seek(self._n * self._bytes)
+                self._stream, self._sums = stream, np.frombuffer(stream.read(), np.uint32)
+                _used_now(self._file)
                 return True
             stream.close()
         return False
 
     def read(self, index: int) -> npt.NDArray[np.uint8] | None:
-        """The picture, or None where the file is not open or not sound there."""
+        """The picture, or None where the file is not open or not sound there; one that is not sound is not kept."""
         if self._sums is None:
             return None
         pixels = np.empty(self._shape, np.uint8)
@@ -150,39 +162,34 @@ class PixelFile:
                 self._stream.readinto(pixels.data.cast("B"))
             if zlib.crc32(pixels.data) == self._sums[index]:
                 return pixels
+            self._file.unlink(missing_ok=True)
         return None
 
-    def writer(self) -> "PixelWriter | None":
-        """Fills the file picture by picture; None where it does not fit."""
-        with suppress(OSError):
-            if make_room(self._folder, self._n * self._bytes):
-                return PixelWriter(self._file)
-        return None
+    def write(self, pictures: Iterable[npt.NDArray[np.uint8]]) -> None:
+        """Writes the file beside its place and moves it there when it is whole; nothing where it does not fit.
+
+        What the disk refuses is not kept; what `pictures` raises is passed on.
+        """
+        temporary = self._file.with_name(f"{self._file.stem}.{os.getpid()}.tmp")
+        sums: list[int] = []
+        try:
+            if not make_room(self._folder, self._n * (self._bytes + _SUM_BYTES)):
+                return
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as stream:
+                for pixels in pictures:
+                    stream.write(np.ascontiguousarray(pixels).data)
+                    sums.append(zlib.crc32(np.ascontiguousarray(pixels).data))
+                stream.write(np.array(sums, np.uint32).data)
+            temporary.replace(self._file)
+        except OSError:  # a full disk, or the cache was cleared meanwhile
+            pass
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
-class PixelWriter:
-    """Writes a PixelFile beside its place and moves it there when it is whole."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp")
-        self._stream = self._temporary.open("wb")
-        self._sums: list[int] = []
-
-    def append(self, pixels: npt.NDArray[np.uint8]) -> None:
-        """The next picture. Raises OSError."""
-        self._stream.write(pixels.tobytes())
-        self._sums.append(zlib.crc32(np.ascontiguousarray(pixels).data))
-
-    def close(self, *, whole: bool) -> None:
-        """Moves the file into its place if it is whole, else removes it. Raises OSError."""
-        self._stream.close()
-        if whole:
-            np.array(self._sums, np.uint32).tofile(self._file.with_suffix(".sums"))
-            self._temporary.replace(self._file)
-        else:
-            self._temporary.unlink(missing_ok=True)
+_SUM_BYTES = 4
 
 
 def _sum(row: npt.NDArray[np.float32]) -> int:

@@ -104,7 +104,7 @@ def save_checkpoint(folder: Path, model: Classifier, state: TrainingState) -> No
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     values = {
-        "format": _FORMAT, "phase": state.phase, "epoch": state.epoch, "without_improvement": state.without_improvement,
+        "format": _FORMAT, "preprocessing": preprocessing.VERSION, "phase": state.phase, "epoch": state.epoch, "without_improvement": state.without_improvement,
         "best_loss": state.best_loss, "best_phase": state.best_phase, "best_epoch": state.best_epoch,
     }  # fmt: skip
     data = save(tensors, metadata={"state": json.dumps(values), "digest": _digest(tensors)})
@@ -119,16 +119,17 @@ def load_checkpoint(folder: Path, model: Classifier) -> tuple[TrainingState, str
     The second value says in words that the newest was damaged and the one before it is used. Raises CheckpointError when
     checkpoints are there but none is whole.
     """
-    problem: str | None = None
+    problem = reason = None
     for name in (_CHECKPOINT, _PREVIOUS):
         if not (folder / name).exists():
             continue
         try:
             return _load_checkpoint(folder / name, model), problem
         except CheckpointError as error:
+            reason = str(error).rstrip(".")
             problem = f"{error} Going on from the checkpoint before it."
     if problem:
-        raise CheckpointError(f"{folder}: no checkpoint of this run is whole. Start a new run.")
+        raise CheckpointError(f"{folder}: no checkpoint of this run can be used ({reason}). Start a new run.")
     return None
 
 
@@ -137,6 +138,8 @@ def _load_checkpoint(path: Path, model: Classifier) -> TrainingState:
     if metadata.get("digest") != _digest(tensors):
         raise CheckpointError(f"{path}: changed or damaged.")
     values = json.loads(metadata["state"])
+    if values.get("preprocessing") != preprocessing.VERSION:
+        raise CheckpointError(f"{path}: made by another version of panorama, which prepared pictures in another way.")
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     _check_shapes(path, weights, model)
     model.load_state_dict(weights)

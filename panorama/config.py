@@ -15,7 +15,6 @@ PhaseName = Literal["adaptation", "fine tuning"]
 Precision = Literal["auto", "float32", "bfloat16"]
 FoldModels = Literal["auto", "heads", "trained"]
 Schedule = Literal["cosine", "constant"]
-Recipe = Literal["fast", "seed"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class TrainConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise PanoramaError(f"Unknown training option {unknown[0]!r}; expected one of {', '.join(sorted(known))}.")
-        return cls(**values)
+        return cls(**{"schedule": "constant", **values})  # what a run of an earlier version was asked for
 
 
 _INTEGER_RANGES = (

@@ -24,7 +24,7 @@ class RunStarted:
     labels: int
     device: str
     precision: str  # of training steps
-    feature_precision: str  # of feature passes
+    feature_precision: str = ""  # of feature passes; "" in logs of an earlier version: as `precision`
     trained_folds: int = 0  # how many trainings the out-of-fold probabilities take; 0 where heads on features do
 
 
@@ -163,11 +163,15 @@ def to_line(event: Event) -> str:
 def from_line(line: str) -> Event | None:
     """The event of a `to_line` line; None for a line that is not one (unfinished, or of a newer version)."""
     try:
-        values = json.loads(line)
+        values = json.loads(line, parse_constant=_refuse)
         event: Event = _TYPES[values.pop("event")](**values)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return event
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a measured value")
 
 
 @dataclass
@@ -257,8 +261,8 @@ PREDICTING, CORNERS, FOLDS = "Predicting every image", "Computing features of co
 
 # How many fine-tuning epochs to expect before patience ends the phase; replaced by best epoch + patience as epochs come in.
 _EXPECTED_EPOCHS_TO_BEST = 4
-# What else takes, in forward passes of one picture (benchmarks/forward.py): a training step, the corners of a picture. Reading and
-# decoding a picture, and judging it by heads, take about as long as half a pass each.
+# What else takes, in forward passes of one picture, roughly (docs/speed.md): a training step, the corners of a picture, reading and
+# decoding it, judging it by heads.
 _STEP_COST, _CORNERS_COST, _READING_COST, _HEADS_COST = 6.0, 4.0, 0.5, 0.5
 
 
@@ -307,10 +311,10 @@ def _pixels(phase: PhaseStarted | None, epoch: int) -> float:
 
 def _expected_epochs(h: History, finetuning: list[EpochEnded], phase: PhaseStarted | None) -> int:
     if any(p.phase == "fine tuning" for p in h.phases_ended):
-        return max(1, len(finetuning))
+        return len(finetuning)
     best = max((e.epoch for e in finetuning if e.is_best), default=0)
     patience = phase.patience if phase else 5
-    return max(1, min(phase.max_epochs if phase else _EXPECTED_EPOCHS_TO_BEST, (best or _EXPECTED_EPOCHS_TO_BEST) + patience))
+    return min(phase.max_epochs if phase else _EXPECTED_EPOCHS_TO_BEST, (best or _EXPECTED_EPOCHS_TO_BEST) + patience)
 
 
 def _share_done(h: History, name: str, *, began: bool) -> float:
@@ -335,12 +339,14 @@ def _seconds_left(
     elif h.stage and h.stage.stage in (FEATURES, DECODING) and h.stage_started and h.stage.done:
         a_picture = (h.stage.at - h.stage_started.at) / h.stage.done
         work_seconds = a_picture if h.stage.stage == FEATURES else a_picture / _READING_COST
+    elif FEATURES in h.stages_ended and h.started:
+        work_seconds = h.stages_ended[FEATURES].seconds / max(1, sum(h.started.images.values()))
     if work_seconds is None:
         return None
     seconds = {name: work * work_seconds for name, work in left.items()}
     if h.stage and h.stage_started and h.stage.done and h.stage.stage in seconds:  # what is under way tells best
         seconds[h.stage.stage] = (h.stage.at - h.stage_started.at) * (h.stage.total - h.stage.done) / h.stage.done
-    return sum(seconds.values())
+    return max(0.0, sum(seconds.values()))  # a clock may be set back
 
 
 def _images_per_second(h: History, now: float) -> float | None:

@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from panorama import preprocessing
 from panorama.cache import PixelFile, Rows
 from panorama.folding import for_inference
-from panorama.images import open_rgb, square
+from panorama.images import PictureError, open_rgb, square
 from panorama.model import Classifier
 from panorama.processes import ALONE, Team
 
@@ -28,14 +29,15 @@ _THREADS = max(2, os.cpu_count() or 1)
 
 
 def batch_size(where: torch.device) -> int:
-    """Pictures a forward pass: what stays in a CPU's caches, what fills a GPU (benchmarks/forward.py)."""
+    """Pictures a forward pass: on a CPU what was fast (benchmarks/forward.py); on a GPU a guess, for none was at hand."""
     return 256 if where.type == "cuda" else 32
 
 
 class Pixels:
     """The pictures of a data set as squeezed squares, decoded once where the cache has room, else whenever they are asked for.
 
-    contents: the sha256 of each file, under which decoded pixels are kept in `cache`; without them nothing is kept.
+    contents: the sha256 of each file, under which decoded pixels are kept in `cache`; a file that has another by then is refused.
+    Without them nothing is kept.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Pixels:
     ) -> None:
         self.side = side
         self._sources = list(zip(paths, names, strict=True))
+        self._contents = contents
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")  # Pillow decodes outside the GIL
         self._file: PixelFile | None = None
         if cache is not None and contents:
@@ -56,22 +59,15 @@ class Pixels:
         """Decodes everything into the cache, if it has room. Raises PictureError naming the picture that cannot be read."""
         if self._file is None or self._file.open():
             return
-        writer = self._file.writer()
-        if writer is None:
-            return
-        whole = False
-        try:
+
+        def decoded() -> Iterator[npt.NDArray[np.uint8]]:
             step = 4 * _THREADS
             for start in range(0, len(self), step):
                 indices = range(start, min(start + step, len(self)))
-                for pixels in self._pool.map(self._decode, indices):
-                    writer.append(pixels)
+                yield from self._pool.map(self._decode, indices)
                 on_progress(indices.stop, len(self))
-            whole = True
-        except OSError:  # the disk is full: decode whenever they are asked for
-            pass
-        finally:
-            writer.close(whole=whole)
+
+        self._file.write(decoded())
         self._file.open()
 
     def batch(self, indices: Indices) -> Tensor:
@@ -93,7 +89,13 @@ class Pixels:
 
     def _decode(self, index: int) -> npt.NDArray[np.uint8]:
         path, name = self._sources[index]
-        return square(open_rgb(path, name, at_least=self.side), self.side)
+        source: Path | bytes = path
+        if self._contents:
+            with suppress(OSError):  # `open_rgb` says it in words
+                source = path.read_bytes()
+            if isinstance(source, bytes) and hashlib.sha256(source).hexdigest() != self._contents[index]:
+                raise PictureError(f"{name}: the file has changed since the run read it. Start a new run.")
+        return square(open_rgb(source, name, at_least=self.side), self.side)
 
 
 def _stacked(pictures: list[npt.NDArray[np.uint8]], side: int) -> Tensor:

@@ -27,7 +27,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 class Precisions:
     """float32 or bfloat16, for training steps and for feature passes: a CPU may be fast at one and not at the other.
 
-    What a model answers is always computed in float32: in bfloat16 single probabilities move by up to 0.3 (docs/speed.md).
+    What a trained model answers is always computed in float32: in bfloat16 single probabilities move by up to 0.3 (docs/speed.md).
     """
 
     training: torch.dtype
@@ -64,7 +64,7 @@ def keep_memory() -> None:
 def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precisions:
     """As asked, or for "auto" what measured training steps and forward passes of this very backbone say is faster here.
 
-    A measurement (a second or two) is kept in `cache`, so that runs on one machine agree.
+    A measurement (seconds for a small backbone) is kept in `cache`, so that runs on one machine agree.
     """
     if config.precision != "auto":
         wanted = _dtype(config.precision)
@@ -72,7 +72,7 @@ def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precision
     where, name = model.head.weight.device, f"{config.backbone} | {config.image_size}"
     return Precisions(
         _measured(f"training | {config.unfreeze} | {name}", where, cache, lambda: _training_step(model, config)),
-        _measured(f"features | {name}", where, cache, lambda: _forward_pass(model, config.image_size)),
+        _measured(f"features | {name}", where, cache, lambda: _forward_pass(model, config)),
     )
 
 
@@ -103,17 +103,17 @@ def _training_step(model: Classifier, config: TrainConfig) -> "_Trial":
     def step(x: torch.Tensor) -> None:
         network(x).float().square().mean().backward()
 
-    return _Trial(step, model.head.weight.device, config.image_size)
+    return _Trial(step, model.head.weight.device, config.image_size, min(_TRIED_ON, config.batch_size))
 
 
-def _forward_pass(model: Classifier, image_size: int) -> "_Trial":
+def _forward_pass(model: Classifier, config: TrainConfig) -> "_Trial":
     network = for_inference(model)
 
     @torch.no_grad()
     def forward(x: torch.Tensor) -> None:
         network(x)
 
-    return _Trial(forward, model.head.weight.device, image_size)
+    return _Trial(forward, model.head.weight.device, config.image_size, min(_TRIED_ON, config.batch_size))
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,11 @@ class _Trial:
     compute: Callable[[torch.Tensor], None]
     where: torch.device
     image_size: int
+    pictures: int
 
     def seconds(self, dtype: torch.dtype) -> float:
         """The fastest of a few rounds."""
-        shape = (_TRIED_ON, 3, self.image_size, self.image_size)
+        shape = (self.pictures, 3, self.image_size, self.image_size)
         x = torch.zeros(shape, device=self.where).contiguous(memory_format=torch.channels_last)
         best = float("inf")
         for _ in range(_ROUNDS):

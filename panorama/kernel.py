@@ -8,6 +8,7 @@ K((x, c), (x', c')) = exp(-|x - x'|^2) exp(-|c - c'|^2 / 4) + 1, where c is what
 constant is the intercept.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,8 @@ def joined(*views: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
     for view in views:
         root = (np.sign(view) * np.sqrt(np.abs(view))).astype(np.float32)
         rows.append(root / np.maximum(np.linalg.norm(root, axis=1, keepdims=True), 1e-12))
-    whole: npt.NDArray[np.float32] = (np.concatenate(rows, 1) / np.sqrt(len(views))).astype(np.float32)
+    whole: npt.NDArray[np.float32] = np.concatenate(rows, 1)
+    whole /= math.sqrt(len(views))
     return whole
 
 

@@ -43,7 +43,7 @@ def export(run: Path, out: Path) -> None:
         raise PanoramaError(
             f"Writing ONNX needs the package {error.name}: pip install -r requirements-onnx.txt, then try again."
         ) from error
-    side = card.image_size
+    side, stored = card.image_size, preprocessing.stored_side(card.image_size)
     network = Whole(for_inference(model).to(memory_format=torch.contiguous_format)).eval()
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     program = torch.onnx.export(
@@ -54,7 +54,7 @@ def export(run: Path, out: Path) -> None:
     written = program.model_proto
     facts = {
         "labels": json.dumps(list(card.labels), ensure_ascii=True),
-        "input": f"uint8 RGB, the whole upright picture squeezed to {side} x {side}",
+        "input": f"uint8 RGB {side} x {side}: the whole upright picture squeezed to {stored} x {stored}, then to {side} x {side}, bilinear",
         "backbone": card.backbone,
         "threshold": f"{card.threshold:g}",
         "model_sha256": card.sha256,

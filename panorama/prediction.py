@@ -33,12 +33,12 @@ class Prediction:
 
 
 class Predictor:
-    """The best model of a run. `labels` is the order of the probabilities; `threshold` the run's own."""
+    """The best model of a run. `labels` is the order of the probabilities; `threshold` the run's own; `sha256` that of its weights."""
 
     def __init__(self, model: Classifier, card: ModelCard) -> None:
         self.where = hardware.device()
         self._model, self._card = for_inference(model).to(self.where), card
-        self.labels, self.threshold = card.labels, card.threshold
+        self.labels, self.threshold, self.sha256 = card.labels, card.threshold, card.sha256
 
     @classmethod
     def load(cls, run: Path) -> "Predictor":

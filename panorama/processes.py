@@ -5,6 +5,8 @@ a single process everything here does nothing.
 """
 
 import os
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -75,6 +77,12 @@ class Team:
         dist.all_reduce(values)
         return float(values) / self.count
 
+    def align(self, model: torch.nn.Module) -> None:
+        """Gives every process the first one's buffers: each has counted BatchNorm statistics of its own share."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def from_first(self, value: Any) -> Any:
         """The first process's value, in every process."""
         if self.count == 1:
@@ -97,6 +105,8 @@ def join() -> Team:
     count = int(os.environ.get("WORLD_SIZE") or 1)
     if count == 1:
         return ALONE
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # how the launcher ends the others when one is lost
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
     if not dist.is_initialized():

@@ -203,6 +203,13 @@ class Run:
         """The worker stops at the next batch and can be resumed."""
         (self.folder / "stop").touch()
 
+    def forget_earlier_stop(self) -> None:
+        """Takes back an `ask_to_stop` of an earlier start; one that came while this start's process was still importing stays."""
+        stop, launched = self.folder / "stop", self.folder / "launched"
+        with suppress(FileNotFoundError):
+            if not launched.exists() or stop.stat().st_mtime_ns < launched.stat().st_mtime_ns:
+                stop.unlink()
+
     def stop_is_asked(self) -> bool:
         """Whether `ask_to_stop` was called since the last start."""
         return (self.folder / "stop").exists()
@@ -320,7 +327,9 @@ class EventLog:
 
     def append(self, event: Event) -> None:
         """One line, handed to the system when this returns."""
-        self._stream.write(to_line(event).encode() + b"\n")
+        left = memoryview(to_line(event).encode() + b"\n")
+        while left:  # a nearly full disk takes a part
+            left = left[self._stream.write(left) or 0 :]
 
     def close(self) -> None:
         self._stream.close()

@@ -6,7 +6,8 @@ stopping and which model is kept. The early-stop counter starts again with fine 
 from the best adapted model and must beat it to replace it.
 
 Every source of chance is seeded by (seed, phase, epoch), so a run resumed from its last epoch ends as if never interrupted.
-In several processes each takes its share of every batch; the batch size is that of all together, so the steps are the same.
+In several processes each takes its share of every batch; the batch size is that of all together, so the steps are the same but for
+dropout and rounding.
 """
 
 import math
@@ -123,7 +124,7 @@ def _run_phase(
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": state.optimizer_state})
         state.optimizer_state = None
     network = _network(model, phase.name, team)
-    lengths = [len(part) for part in np.split(data.train, _cuts(len(data.train), config.batch_size))]
+    lengths = [len(part) for part in np.split(data.train, _cuts(len(data.train), config.batch_size, team.count))]
     n_batches = len(lengths)
     yield PhaseStarted(
         clock(), phase.name, phase.max_epochs, phase.learning_rate, phase.patience, sum(p.numel() for p in trainable),
@@ -152,7 +153,9 @@ def _run_phase(
             rate = seen / max(clock() - started, 1e-6)
             yield BatchEnded(clock(), phase.name, epoch, number, n_batches, loss, seen, rate)
         training_seconds = max(clock() - started, 1e-6)
+        team.align(model)
         probabilities, validation_loss = _validate(model, data, config, phase.name, team)
+        validation_loss = team.from_first(validation_loss)  # every process must decide the same
         improved = state.best_loss is None or validation_loss < state.best_loss
         state.epoch = epoch
         state.without_improvement = 0 if improved else state.without_improvement + 1
@@ -197,7 +200,7 @@ def _factor(phase: Phase, step: int, steps: int) -> float:
     warm = max(1.0, _WARM_UP * steps)
     if step <= warm:
         return step / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm + 1)))
 
 
 def _batches(
@@ -210,7 +213,7 @@ def _batches(
     seed = _seed(config.seed, phase, epoch)
     order = np.random.default_rng(seed).permutation(len(data.train))
     targets = torch.from_numpy(data.targets[data.train].astype(np.float32)).to(where)
-    batches = np.split(order, _cuts(len(order), config.batch_size))
+    batches = np.split(order, _cuts(len(order), config.batch_size, team.count))
     if phase == "adaptation":
         features = torch.from_numpy(data.features).to(where)
         for chosen in batches:
@@ -231,10 +234,13 @@ def _batches(
         yield x, targets[share], len(place) * team.count / len(chosen)
 
 
-def _cuts(n: int, batch_size: int) -> list[int]:
-    """Where to cut n pictures into batches; a last picture alone, which has no BatchNorm statistics, joins the batch before."""
+def _cuts(n: int, batch_size: int, processes: int) -> list[int]:
+    """Where to cut n pictures into batches.
+
+    A last batch that leaves a process a picture alone, which has no BatchNorm statistics, joins the one before.
+    """
     cuts = list(range(batch_size, n, batch_size))
-    return cuts[:-1] if cuts and n - cuts[-1] == 1 else cuts
+    return cuts[:-1] if cuts and n - cuts[-1] < 2 * processes else cuts
 
 
 def _step(network: nn.Module, x: Tensor, y: Tensor, weight: float, optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> float:

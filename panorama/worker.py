@@ -89,7 +89,12 @@ def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["comple
             return log.end("failed", "Not enough memory. Use a smaller batch (--batch-size) or smaller pictures (--image-size).")
         except Exception as error:
             if team.count > 1 and _is_of_a_lost_process(error):
-                return log.end("failed", f"One of the {team.count} processes ended in the middle of the work. Resume the run.")
+                if job.stop_is_asked():
+                    return log.end("stopped", "Stopped as asked. It can be resumed.")
+                return log.end(
+                    "failed",
+                    f"One of the {team.count} processes ended in the middle of the work; worker.log may say why. Resume the run.",
+                )
             with (job.folder / "worker.log").open("a", encoding="utf-8") as details:
                 traceback.print_exc(file=details)
             return log.end(
@@ -105,11 +110,14 @@ def _help(job: Run, team: Team) -> Literal["complete", "stopped", "failed"]:
         _work(job, _Log(job, team), team)
     except (_StopAskedError, KeyboardInterrupt):
         return "stopped"
-    except PanoramaError:
+    except PanoramaError as error:
+        with (job.folder / "worker.log").open("a", encoding="utf-8") as details:
+            print(f"Process {team.rank + 1} of {team.count}: {error}", file=details)
+        print(error, file=sys.stderr)
         return "failed"
     except RuntimeError as error:
         if _is_of_a_lost_process(error):
-            return "failed"
+            return "stopped" if job.stop_is_asked() else "failed"
         raise
     return "complete"
 
@@ -173,13 +181,15 @@ class _Log:
 
     def end(self, status: Literal["complete", "stopped", "failed"], message: str) -> Literal["complete", "stopped", "failed"]:
         self.append(RunEnded(time.time(), status, message))
+        if status == "stopped":
+            (self._job.folder / "stop").unlink(missing_ok=True)
         return status
 
 
 def _work(job: Run, log: _Log, team: Team) -> None:
     config, cache = job.config, workspace() / "cache"
     if team.is_first:
-        (job.folder / "stop").unlink(missing_ok=True)
+        job.forget_earlier_stop()
     earlier = team.from_first(job.history().started)
     if not team.is_first:
         team.wait()  # for the first, which leaves in the cache what all need
@@ -300,7 +310,8 @@ def _precisions(earlier: RunStarted | None, config: TrainConfig, model: Classifi
     """A resumed run computes as it began."""
     if earlier is None:
         return hardware.precisions(config, model, cache)
-    began = (torch.bfloat16 if name == "bfloat16" else torch.float32 for name in (earlier.precision, earlier.feature_precision))
+    names = (earlier.precision, earlier.feature_precision or earlier.precision)
+    began = (torch.bfloat16 if name == "bfloat16" else torch.float32 for name in names)
     return Precisions(*began)
 
 
@@ -337,7 +348,7 @@ class _Computing:
     def views(self, fresh: Classifier, whole: npt.NDArray[np.float32], data: DataSet) -> npt.NDArray[np.float32]:
         """What heads judge folds by, and what finds look-alikes: the whole picture beside its four corners."""
         side = self.config.image_size
-        large = Pixels(data.paths, data.images, preprocessing.tiled_side(side))
+        large = Pixels(data.paths, data.images, preprocessing.tiled_side(side), contents=self.contents)
         run = tiles_pass(fresh, large, image_size=side, dtype=self.precisions.features)
         with self.log.stage(CORNERS, len(large)) as advanced:
             key = ["corners", preprocessing.TILE_SHARE, *self._key(fresh)]

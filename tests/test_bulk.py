@@ -11,6 +11,7 @@ from panorama import bulk, runs
 from panorama.__main__ import main
 from panorama.config import TrainConfig
 from panorama.datasets import load
+from panorama.errors import PanoramaError
 from panorama.finding import find_source
 from panorama.prediction import Predictor
 from panorama.worker import run as work
@@ -61,12 +62,39 @@ def test_a_prediction_that_was_killed_goes_on_and_ends_the_same(
     assert not list(tmp_path.glob(".out.csv.*"))
 
 
-def test_answers_of_another_model_or_of_other_pictures_are_not_gone_on_with(trained: Path, tmp_path: Path) -> None:
+def test_answers_of_another_model_or_of_other_pictures_are_not_gone_on_with(tmp_path: Path) -> None:
     sources = [("a", tmp_path / "a"), ("b", tmp_path / "b")]
-    one = bulk.Unfinished(tmp_path / "out.csv", trained, sources)
-    one.append([("a", [0.5])])
-    assert bulk.Unfinished(tmp_path / "out.csv", trained, sources).count() == 1
-    assert bulk.Unfinished(tmp_path / "out.csv", trained, sources[::-1]).count() == 0
-    card = trained / "model.json"
-    card.write_text(card.read_text().replace('"threshold": 0.5', '"threshold": 0.25'))
-    assert bulk.Unfinished(tmp_path / "out.csv", trained, sources).count() == 0
+    for name, path in sources:
+        path.write_text(name)
+    out = tmp_path / "out.csv"
+    bulk.Unfinished(out, "sha", sources).append([("a", [0.5])])
+    assert bulk.Unfinished(out, "sha", sources).count() == 1
+    assert bulk.Unfinished(out, "sha", sources[::-1]).count() == 0
+    assert bulk.Unfinished(out, "another", sources).count() == 0
+    (tmp_path / "b").write_text("another picture")
+    assert bulk.Unfinished(out, "sha", sources).count() == 0
+
+
+def test_lines_that_a_crash_left_are_cut_off_from_the_first_unsound_one(tmp_path: Path) -> None:
+    unfinished = bulk.Unfinished(tmp_path / "out.csv", "sha", [])
+    unfinished.append([("a", [0.5]), ("b", "b: damaged.")])
+    sound = unfinished.path.read_bytes()
+    for rest in (b'["c", [0.1', b"\0\0\0\n", b'{"c": 1}\n["d", [0.1]]\n'):
+        unfinished.path.write_bytes(sound + rest)
+        assert unfinished.count() == 2
+        assert unfinished.path.read_bytes() == sound
+
+
+def test_two_predictions_into_one_file_are_refused_in_words(tmp_path: Path) -> None:
+    unfinished = bulk.Unfinished(tmp_path / "out.csv", "sha", [])
+    with unfinished.alone(), pytest.raises(PanoramaError, match="another prediction"), unfinished.alone():
+        pass
+    with unfinished.alone():
+        pass
+
+
+def test_predictions_never_overwrite_a_folder_or_a_file_of_the_run(trained: Path, tmp_path: Path) -> None:
+    before = (trained / "predictions.csv").read_bytes()
+    for out in (tmp_path, trained / "predictions.csv"):
+        assert main(["predict", str(trained), str(tmp_path / "pictures" / "test"), "--out", str(out)]) == 1
+    assert (trained / "predictions.csv").read_bytes() == before

@@ -15,7 +15,7 @@ from torch import nn
 from panorama import cache
 from panorama.cache import PixelFile, Rows
 from panorama.features import Features, Indices, Pixels, cached, extract, whole_pass
-from panorama.images import open_rgb, square
+from panorama.images import PictureError, open_rgb, square
 from panorama.model import Classifier
 
 WIDTH = 7
@@ -98,7 +98,8 @@ def test_what_does_not_fit_at_all_is_not_kept_and_evicts_nothing(tmp_path: Path,
     monkeypatch.setenv("PANORAMA_CACHE_GB", "0.000001")
     Rows(tmp_path, "large", WIDTH).append(contents, values)
     assert [path.stem for path in (tmp_path / "features").glob("*.rows")] == ["there"]
-    assert PixelFile(tmp_path, "k", 1000, 64).writer() is None
+    PixelFile(tmp_path, "k", 1000, 8).write(pytest.fail("decoded for nothing") for _ in range(1))
+    assert not list((tmp_path / "pixels").glob("*"))
 
 
 def test_clearing_says_how_much_went_and_leaves_files_of_others(tmp_path: Path) -> None:
@@ -154,18 +155,19 @@ def test_a_damaged_or_cut_pixel_file_is_read_from_the_pictures_again(
     sound = file.read_bytes()
     file.write_bytes(sound[:100] + bytes([sound[100] ^ 255]) + sound[101:])
     assert (read() == expected).all()
+    assert not file.exists(), "what is not sound is not kept"
     file.write_bytes(sound[:-1])
     assert (read() == expected).all()
     assert file.stat().st_size == len(sound), "and written anew"
 
 
+@pytest.mark.parametrize("gigabytes", ["0", "0.000001"])
 def test_without_room_pixels_are_decoded_when_asked_for(
-    tmp_path: Path, pictures: tuple[list[Path], list[str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pictures: tuple[list[Path], list[str]], monkeypatch: pytest.MonkeyPatch, gigabytes: str
 ) -> None:
-    monkeypatch.setenv("PANORAMA_CACHE_GB", "0")
+    monkeypatch.setenv("PANORAMA_CACHE_GB", gigabytes)
     paths, contents = pictures
     pixels = Pixels(paths, [path.name for path in paths], 32, contents=contents, cache=tmp_path / "cache")
-    monkeypatch.setenv("PANORAMA_CACHE_GB", "0.000001")
     pixels.read()
     assert not list((tmp_path / "cache").rglob("*.pixels"))
     assert (pixels.batch(np.array([4])).numpy() == square(open_rgb(paths[4]), 32)).all()
@@ -222,3 +224,52 @@ def test_a_pass_that_was_stopped_goes_on_where_it_was(tmp_path: Path, pictures: 
     found = cached(one_by_one, contents, 8, [], tmp_path / "cache")
     assert asked == [list(range(8)), list(range(3, 8))]
     assert found == pytest.approx(extract(run, np.arange(9), 8), abs=1e-6)
+
+
+def test_a_cache_that_is_cleared_while_pixels_are_written_is_only_not_kept(
+    tmp_path: Path, pictures: tuple[list[Path], list[str]]
+) -> None:
+    paths, contents = pictures
+    folder = tmp_path / "cache"
+    pixels = Pixels(paths, [path.name for path in paths], 32, contents=contents, cache=folder)
+    pixels.read(lambda done, total: cache.clear(folder) and None)
+    assert (pixels.batch(np.array([4])).numpy() == square(open_rgb(paths[4]), 32)).all()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_keeps_nothing_and_breaks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Path.open
+    full = lambda path, *mode: plain(Path("/dev/full"), *mode) if path.suffix in (".tmp", ".rows") else plain(path, *mode)  # noqa: E731
+    monkeypatch.setattr(Path, "open", full)
+    PixelFile(tmp_path, "k", 3, 64).write(np.zeros((64, 64, 3), np.uint8) for _ in range(3))
+    Rows(tmp_path, "k", WIDTH).append(*some(range(5)))
+    monkeypatch.undo()
+    assert not Rows(tmp_path, "k", WIDTH).read([content(0)])[0].any()
+    assert not PixelFile(tmp_path, "k", 3, 64).open()
+
+
+def test_a_picture_that_changed_since_it_was_scanned_is_refused_by_name(pictures: tuple[list[Path], list[str]]) -> None:
+    """Its pixels must not be kept under the content it no longer has."""
+    paths, contents = pictures
+    patch_picture(["green"], 77).save(paths[5])
+    pixels = Pixels(paths, [path.name for path in paths], 32, contents=contents)
+    with pytest.raises(PictureError, match=r"5\.png.*changed"):
+        pixels.batch(np.array([5]))
+    assert len(pixels.batch(np.array([4]))) == 1
+
+
+@pytest.mark.parametrize("wrong", ["nan", "much", "-1", ""])
+def test_a_limit_that_is_none_is_never_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("PANORAMA_CACHE_GB", wrong)
+    assert cache.limit(tmp_path / "not" / "there") >= 0
+    assert not (tmp_path / "not").exists()
+
+
+def test_what_was_used_lately_is_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run holds it: dropping it would free nothing now and cost the next run all of it."""
+    contents, values = some(range(100))
+    Rows(tmp_path, "in use", WIDTH).append(contents, values)
+    one = (tmp_path / "features" / "in use.rows").stat().st_size
+    monkeypatch.setenv("PANORAMA_CACHE_GB", str(1.5 * one / 1e9))
+    Rows(tmp_path, "new", WIDTH).append(contents, values)
+    assert [path.stem for path in (tmp_path / "features").glob("*.rows")] == ["in use"]

@@ -87,7 +87,7 @@ def test_checkpoints_that_are_all_damaged_are_refused_in_words(tmp_path: Path) -
     save_checkpoint(tmp_path, model, TrainingState())
     for file in tmp_path.glob("checkpoint*"):
         file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="no checkpoint of this run is whole"):
+    with pytest.raises(CheckpointError, match="no checkpoint of this run can be used"):
         load_checkpoint(tmp_path, model)
 
 

@@ -1,6 +1,7 @@
 """The command line as another program sees it: exit codes, one clear line, files in the promised shape."""
 
 import csv
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -224,3 +225,19 @@ def test_export_of_real_scenes_without_decisions_is_byte_identical(tmp_path: Pat
     assert panorama("export", scenes, "--decisions", tmp_path / "d.csv", "--out", tmp_path).returncode == 0
     for name in ("train_label.csv", "test_label.csv"):
         assert (tmp_path / name).read_bytes() == (scenes / name).read_bytes()
+
+
+def test_a_label_that_the_terminal_has_no_characters_for_is_printed_all_the_same(tmp_path: Path) -> None:
+    for name, labels in (("a.png", ["red"]), ("b.png", [])):
+        patch_picture(labels, 1 if labels else 2).save(tmp_path / name)
+    (tmp_path / "labels.csv").write_text("file,\N{SUNRISE}\na.png,1\nb.png,0\n", encoding="utf-8")
+    command = [sys.executable, "-m", "panorama", "check", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert rb"\U0001f305" in done.stdout
+
+
+def test_a_port_that_is_none_is_bad_usage() -> None:
+    done = panorama("serve", "--port", "99999")
+    assert done.returncode == 2
+    assert "from 1 to 65535" in done.stderr

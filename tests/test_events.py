@@ -52,7 +52,18 @@ def test_nan_never_reaches_the_log() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{", '{"event": "EpochEn', "[]", "null", '{"event": "FromTheFuture"}', '{"event": "Note"}', "\x00"]
+    "line",
+    [
+        "",
+        "{",
+        '{"event": "EpochEn',
+        "[]",
+        "null",
+        '{"event": "FromTheFuture"}',
+        '{"event": "Note"}',
+        '{"event": "Note", "at": NaN, "message": ""}',
+        "\x00",
+    ],
 )
 def test_a_line_that_is_no_event_is_passed_over(line: str) -> None:
     assert from_line(line) is None

@@ -57,7 +57,7 @@ def test_gradients_are_those_of_the_plain_network() -> None:
     for one, two in zip(expected, found, strict=True):
         assert one is not None
         assert two is not None
-        assert two == pytest.approx(one, rel=1e-2, abs=1e-3 * float(one.abs().max()))
+        torch.testing.assert_close(two, one, rtol=1e-2, atol=1e-3 * float(one.abs().max()))
 
 
 def test_the_parameters_are_the_models_own_and_a_step_is_seen_at_once() -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -246,3 +247,19 @@ def test_probabilities_are_in_the_order_of_the_images(run: Run) -> None:
     found = run.probabilities("before.csv")
     assert found is not None
     np.testing.assert_allclose(found[1][:, 0], [number / 100 for number in range(len(rows))], rtol=1e-6)
+
+
+def test_a_stop_asked_while_the_worker_starts_is_not_forgotten(seed_folder: Callable[..., Path], home: Path) -> None:
+    """Importing torch takes seconds; a click on Stop in that time must count, one of the start before must not."""
+    run = runs.create(load(find_source(seed_folder(8, 4)), home), TrainConfig(), home)
+    run.ask_to_stop()
+    run.forget_earlier_stop()
+    assert not run.stop_is_asked(), "started without a launcher: whatever is there is old"
+    (run.folder / "launched").touch()
+    os.utime(run.folder / "launched", (1000, 1000))
+    run.ask_to_stop()
+    run.forget_earlier_stop()
+    assert run.stop_is_asked()
+    os.utime(run.folder / "stop", (999, 999))
+    run.forget_earlier_stop()
+    assert not run.stop_is_asked()

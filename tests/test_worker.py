@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import COLOURS, QUICK, ROOT
 
 from panorama import runs
@@ -19,6 +20,7 @@ from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.events import EpochEnded, RunEnded
 from panorama.finding import find_source
+from panorama.model import build
 from panorama.runs import BusyError, Run
 from panorama.worker import run as work
 
@@ -120,14 +122,22 @@ def outcome(run: Run) -> tuple[object, bytes, list[tuple[str, int, float, float]
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_each_phase_ends_as_if_never_interrupted(seed_folder: Callable[..., Path], home: Path) -> None:
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_run_killed_in_each_phase_ends_as_if_never_interrupted(
+    seed_folder: Callable[..., Path], home: Path, tmp_path: Path, pretrained: bool
+) -> None:
+    """With statistics that are learned, and with frozen ones that are folded."""
     folder = seed_folder()
-    settings = {"epochs_adaptation": 6, "epochs_finetuning": 4, "patience_adaptation": 6, "augmentation": True}
+    settings: dict[str, object] = {"epochs_adaptation": 6, "epochs_finetuning": 4, "patience_adaptation": 6, "augmentation": True}
+    if pretrained:
+        state = build("mobilenet_v2", 1, seed=5).extractor.state_dict()
+        torch.save(state, tmp_path / "weights.pth")
+        settings["weights"] = str(tmp_path / "weights.pth")
     whole = new_run(folder, home, **settings)
-    assert start(whole).wait(timeout=120) == 0
+    assert work(whole.folder) == "complete"
 
     killed = new_run(folder, home, **settings)
-    for phase in ("adaptation", "fine tuning"):
+    for phase in ("fine tuning",) if pretrained else ("adaptation", "fine tuning"):
         process = start(killed)
 
         while not any(isinstance(event, EpochEnded) and event.phase == phase for event in killed.events()):
@@ -136,7 +146,7 @@ def test_a_run_killed_in_each_phase_ends_as_if_never_interrupted(seed_folder: Ca
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait(timeout=10) == -signal.SIGKILL, "the worker was done before it could be killed"
         assert killed.state() == "interrupted"
-    assert start(killed).wait(timeout=120) == 0, killed.history().message + (killed.folder / "worker.log").read_text()
+    assert work(killed.folder) == "complete", killed.history().message
     assert killed.state() == "complete"
     assert outcome(killed) == outcome(whole)
 

@@ -1,0 +1,111 @@
+"""The schedule, what the first epochs see, and the precision that is measured, not assumed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from panorama import hardware
+from panorama.config import Phase, TrainConfig, seed_recipe
+from panorama.folding import Folded
+from panorama.hardware import Precisions
+from panorama.model import Classifier, build, prepare_phase
+from panorama.training import _factor, _small_side
+
+COSINE = Phase("fine tuning", 4, 3e-4, 5, "cosine")
+
+
+def test_the_rate_rises_to_its_value_and_falls_to_nothing() -> None:
+    factors = [_factor(COSINE, step, 100) for step in range(1, 101)]
+    top = int(np.argmax(factors))
+    assert factors[top] == pytest.approx(1.0)
+    assert top + 1 == 15, "15 of 100 steps rise"
+    assert factors[:top] == sorted(factors[:top])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert 0 < factors[-1] < 0.001
+    middle = 15 + 85 // 2
+    assert _factor(COSINE, middle, 100) == pytest.approx(0.5, abs=0.02), "a cosine is at half in the middle of its fall"
+
+
+def test_a_constant_rate_is_constant_and_one_step_alone_has_a_rate() -> None:
+    assert {_factor(Phase("adaptation", 9, 1e-3, 2), step, 50) for step in range(1, 51)} == {1.0}
+    assert _factor(COSINE, 1, 1) > 0
+
+
+def test_the_seed_recipe_is_the_notebooks() -> None:
+    adaptation, finetuning = seed_recipe().phases
+    assert (adaptation.learning_rate, adaptation.patience) == (1e-3, 2)
+    assert (finetuning.learning_rate, finetuning.patience, finetuning.schedule) == (1e-4, 5, "constant")
+    assert seed_recipe().batch_size == 64
+
+
+def test_first_epochs_see_smaller_pictures_where_the_backbone_takes_them() -> None:
+    network = build("mobilenet_v2", 2, seed=0)
+    assert _small_side(network, COSINE, 224) == 160
+    assert _small_side(network, COSINE, 96) == 96, "there is little left to see"
+    assert _small_side(network, Phase("fine tuning", 4, 1e-4, 5), 224) == 224, "not with the seed's schedule"
+    assert _small_side(build("vit_b_32", 2, seed=0), COSINE, 224) == 224, "it takes pictures of one size only"
+
+
+def small_model() -> Classifier:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return Classifier(nn.Sequential(*layers), 8, 2)
+
+
+def test_the_precision_asked_for_is_taken_without_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_faster", lambda _: pytest.fail("measured"))
+    found = hardware.precisions(TrainConfig(precision="bfloat16"), small_model(), tmp_path)
+    assert found == Precisions(torch.bfloat16, torch.bfloat16)
+
+
+def test_a_measurement_is_made_once_a_backbone_and_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {torch.float32: 1.0, torch.bfloat16: 0.5}
+    asked: list[torch.dtype] = []
+
+    def pretended(_: object, dtype: torch.dtype) -> float:
+        asked.append(dtype)
+        return seconds[dtype]
+
+    monkeypatch.setattr(hardware._Trial, "seconds", pretended)
+    config = TrainConfig(image_size=32)
+    assert hardware.precisions(config, small_model(), tmp_path) == Precisions(torch.bfloat16, torch.bfloat16)
+    assert len(asked) == 4
+    seconds[torch.bfloat16] = 0.95
+    assert hardware.precisions(config, small_model(), tmp_path) == Precisions(torch.bfloat16, torch.bfloat16), "remembered"
+    assert len(asked) == 4
+    other = TrainConfig(image_size=32, backbone="resnet18")
+    assert hardware.precisions(other, small_model(), tmp_path) == Precisions(torch.float32, torch.float32), "not clearly faster"
+    (tmp_path / "precision.json").write_text("{")
+    assert hardware.precisions(config, small_model(), tmp_path) == Precisions(torch.float32, torch.float32), (
+        "damaged: measured anew"
+    )
+    assert json.loads((tmp_path / "precision.json").read_text())
+
+
+def test_a_real_measurement_gives_one_of_the_two(tmp_path: Path) -> None:
+    hardware.keep_memory()
+    found = hardware.precisions(TrainConfig(image_size=32), small_model(), tmp_path)
+    assert {found.training, found.features} <= {torch.float32, torch.bfloat16}
+
+
+def test_a_step_in_bfloat16_goes_where_a_step_in_float32_goes() -> None:
+    """The strided depthwise convolutions are computed in float32 there: their gradients must come back all the same."""
+    gradients = []
+    for lower in (False, True):
+        model = build("mobilenet_v2", 2, seed=0)
+        prepare_phase(model, "fine tuning", unfreeze="all", pretrained=True)
+        model.eval()  # no dropout: chance would differ
+        x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            logits = Folded(model)(x)
+        logits.float().sum().backward()
+        strided = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups > 1 and max(m.stride) > 1]
+        assert len(strided) == 4
+        gradients.append(torch.cat([m.weight.grad.flatten() for m in strided if m.weight.grad is not None]))
+    cosine = nn.functional.cosine_similarity(gradients[0], gradients[1], dim=0)
+    assert float(cosine) > 0.98
+    assert gradients[0].abs().max() > 0
