@@ -181,3 +181,15 @@ def test_labels_and_names_that_look_like_markup_are_shown_literally(home: Path, 
         for element in app.get("html"):
             assert "<img src=x" not in element.proto.body
             assert "<b>train" not in element.proto.body
+
+
+def test_the_recipe_brings_its_own_numbers_and_the_cache_says_its_size(seed_folder: Callable[..., Path], home: Path) -> None:
+    remember(home, with_layouts(find_source(seed_folder(12, 6))))
+    app = open_page("train")
+    sound(app)
+    assert app.number_input(key="ef-fast").value == 4
+    app.session_state["recipe"] = "seed"
+    app.run()
+    sound(app)
+    assert app.number_input(key="ef-seed").value == 100
+    assert app.selectbox(key="schedule-seed").value == "constant"
