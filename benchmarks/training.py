@@ -59,7 +59,7 @@ def seed_recipe(options: argparse.Namespace) -> Result:
         print(f"  seed recipe --fast, seed {seed}: {counts[0]} + {counts[1]} epochs, mAP {quality[-1]:.4f}", flush=True)
     text, _, peak = measured([*script, "--epochs1", "1", "--epochs2", "1"])
     epochs = {row["phase"]: row for line in text.splitlines() if line.startswith("{") and "phase" in (row := json.loads(line))}
-    images = 1 + sum(1 for _ in (options.data / "train_label.csv").open()) - 2
+    images = sum(1 for _ in (options.data / "train_label.csv").open()) - 1  # without the header
     seconds = sum(
         count * (epochs[phase]["train_s"] + epochs[phase]["test_s"])
         for count, phase in zip(counts, ("adaptation", "fine tuning"), strict=True)

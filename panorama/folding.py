@@ -2,7 +2,7 @@
 
 A BatchNorm with frozen statistics is an affine map of each channel, so `bn(conv(x))` is one convolution with weights
 w * g / sqrt(v + eps) and bias b + (c - m) * g / sqrt(v + eps), where g, b, m, v are its scale, shift, mean and variance and c the
-convolution's own bias. On a CPU a network like MobileNet spends about as long on its BatchNorms as on its convolutions.
+convolution's own bias. On a CPU a third of MobileNetV2's forward pass is its BatchNorms (benchmarks/forward.py).
 
 In training the folded weights are computed from the real parameters in every step, so gradients, optimizer and checkpoints
 are those of the plain model.
@@ -45,17 +45,14 @@ class Folded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, n_labels)."""
-        logits: Tensor = functional_call(self._skeleton[0], self._tensors(), (x,))
+        logits: Tensor = functional_call(self._skeleton[0], self.tensors(), (x,))
         return logits
 
-    @torch.no_grad()
-    def fixed(self) -> Classifier:
-        """A plain model with the folded weights as they are now, in eval mode: for inference."""
-        plain = copy.deepcopy(self._skeleton[0])
-        plain.load_state_dict(self._tensors())
-        return plain.eval()
+    def skeleton(self) -> Classifier:
+        """The model without the BatchNorms that are folded, with weights of no meaning."""
+        return self._skeleton[0]
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Every parameter and buffer of the skeleton, computed from the model's."""
         given = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
         tensors = {name: given[name] for name in self._skeleton[0].state_dict() if name in given}
@@ -74,7 +71,7 @@ class Folded(nn.Module):
 class _StridedDepthwise(nn.Conv2d):
     """A depthwise convolution with a stride, computed in float32 where a CPU trains in lower precision.
 
-    Its backward pass in bfloat16 is several times slower than in float32 there (oneDNN 3), half of a training step of MobileNetV2.
+    Its backward pass in bfloat16 is several times slower than in float32 there: about half of a training step of MobileNetV2, where it was profiled.
     """
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -92,8 +89,11 @@ def _is_strided_depthwise(module: nn.Module) -> bool:
 
 def for_inference(model: Classifier) -> Classifier:
     """A copy of `model` in eval mode with every BatchNorm folded, its weights as they are now."""
-    frozen = copy.deepcopy(model).eval()
-    return Folded(frozen).fixed()
+    folded = Folded(copy.deepcopy(model).eval())
+    plain = folded.skeleton()
+    with torch.no_grad():
+        plain.load_state_dict(folded.tensors())
+    return plain
 
 
 def _pairs(model: Classifier) -> dict[str, str]:

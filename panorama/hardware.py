@@ -50,7 +50,7 @@ def keep_memory() -> None:
     """Asks the C library to keep freed memory for the next batch; for processes that train or predict, not for servers.
 
     glibc gives blocks as large as a batch's activations back to the system each time, and the page faults of getting them again
-    take longer than the computing (benchmarks/forward.py). Does nothing where the C library is another.
+    take about as long as the computing (benchmarks/forward.py). Does nothing where the C library is another.
     """
     if platform.libc_ver()[0] != "glibc":
         return
