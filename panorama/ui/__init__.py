@@ -1,4 +1,4 @@
-"""What pages share: navigation, choosing a run, pictures as HTML, empty states. The only library module that imports streamlit."""
+"""What pages share: navigation, choosing a run, pictures as HTML, empty states. The only part of the library that imports streamlit."""
 
 import base64
 import gc
@@ -21,7 +21,7 @@ from panorama.workspace import current_source
 
 _KEPT_DATA_SETS = 4
 _NEIGHBOUR_SIDE = 160
-_PROJECT = Path(__file__).resolve().parent.parent
+_PROJECT = Path(__file__).resolve().parent.parent.parent
 _PAGES = (
     ("start", "Start"),
     ("dataset", "Dataset"),
