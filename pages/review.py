@@ -3,9 +3,9 @@
 import streamlit as st
 
 from panorama import datasets, runs, ui
+from panorama.decisions import Verdict, change_log
 from panorama.errors import PanoramaError
 from panorama.reviewing import bundle, in_all
-from panorama.reviews import Verdict, change_log
 
 ui.ensure_entrypoint()
 

@@ -13,12 +13,13 @@ The names below are the ones meant for other programs; importing them does not i
 
 from panorama.config import TrainConfig
 from panorama.datasets import DataSet, corrected_csvs, load, write_corrected
+from panorama.decisions import Decision
 from panorama.errors import PanoramaError
 from panorama.events import History, history, progress
 from panorama.finding import Source, find_source
 from panorama.images import open_rgb
 from panorama.labels import corrected, parse_csv, read_labels
-from panorama.reviews import Decision, ReviewStore
+from panorama.reviews import ReviewStore
 from panorama.runs import Run, create, list_runs
 from panorama.suspects import doubts, rank
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from panorama import suspects
 from panorama.datasets import SheetPart
+from panorama.decisions import Decision
 from panorama.errors import PanoramaError
-from panorama.reviews import Decision
 from panorama.runs import Run, read_rows
 from panorama.suspects import REASONS, ErrorCount, Floats, Kind, Reason
 

@@ -1,30 +1,37 @@
 """ReviewStore: what people decided about cells, as append-only rows in one SQLite file.
 
-The log is the truth and everything else is a fold of it: `standing` drops what was undone and keeps the latest decision
-of each cell. A decision belongs to the *content* of a CSV (its fingerprint), so it follows a folder that moves and never
+The log is the truth and everything else is a fold of it (`decisions.Fold`). A decision belongs to the *content* of a CSV (its fingerprint), so it follows a folder that moves and never
 reaches another CSV. No torch: the review page starts fast.
 """
 
-import math
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
 
-from panorama.csvscan import csv_text
+from panorama.decisions import (
+    COLUMNS,
+    Answer,
+    Cell,
+    Decision,
+    Fold,
+    Identity,
+    Undo,
+    Verdict,
+    Way,
+    check_text,
+    corrections,
+    not_saved,
+)
 from panorama.errors import PanoramaError
 
-Verdict = Literal["keep", "change", "skip"]
-Cell = tuple[str, str]  # image, label
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x50414E4F  # "PANO"
 _BUSY_SECONDS = 10.0
+_KEPT_BACKUPS = 50
 _REPLACED = "the file was moved, deleted or replaced while it was open. Start panorama again."
 
 _SCHEMA = """
@@ -58,41 +65,19 @@ CREATE TRIGGER decisions_are_never_replaced BEFORE INSERT ON decisions
 """
 
 
-@dataclass(frozen=True)
-class Decision:
-    """One row of the log."""
+# What version 2 knows more of a decision; rows of version 1 were all made cell by cell, by a declared name.
+_SCHEMA_2 = """
+ALTER TABLE decisions ADD COLUMN identity TEXT NOT NULL DEFAULT 'declared' CHECK (identity IN ('declared', 'login'));
+ALTER TABLE decisions ADD COLUMN way TEXT NOT NULL DEFAULT 'cell' CHECK (way IN ('cell', 'grid', 'image', 'settled', 'import'));
+ALTER TABLE decisions ADD COLUMN batch TEXT;
+ALTER TABLE decisions ADD COLUMN blind INTEGER NOT NULL DEFAULT 0 CHECK (blind IN (0, 1));
+ALTER TABLE decisions ADD COLUMN control INTEGER NOT NULL DEFAULT 0 CHECK (control IN (0, 1));
+CREATE INDEX decisions_of_batch ON decisions (batch) WHERE batch IS NOT NULL;
+"""
 
-    id: int
-    event_id: str
-    csv: str  # fingerprint of the CSV's content
-    image: str
-    label: str
-    given: int  # what the CSV says, 0 or 1
-    verdict: Literal["keep", "change", "skip", "undo"]
-    undoes: int | None  # the id that an undo takes back
-    reviewer: str
-    probability: float | None  # what the reviewer was shown, in [0, 1]
-    doubt: float | None  # in [0, 1]
-    run: str | None
-    note: str
-    at: str  # ISO 8601, UTC
-
-
-_COLUMNS = tuple(field.name for field in fields(Decision))
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM decisions"
-_INSERT = f"INSERT INTO decisions ({', '.join(_COLUMNS[1:])}) VALUES ({', '.join('?' * (len(_COLUMNS) - 1))})"
-
-
-def standing(log: Iterable[Decision]) -> dict[Cell, Decision]:
-    """The latest decision of each cell that nobody took back. `log` is one CSV's, in the order of ids."""
-    rows = list(log)
-    undone = {row.undoes for row in rows if row.verdict == "undo"}
-    return {(row.image, row.label): row for row in rows if row.verdict != "undo" and row.id not in undone}
-
-
-def corrections(decisions: Iterable[Decision]) -> dict[Cell, int]:
-    """The new value of each cell that was decided to change."""
-    return {(row.image, row.label): 1 - row.given for row in decisions if row.verdict == "change"}
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM decisions"
+_INSERT = f"INSERT INTO decisions ({', '.join(COLUMNS[1:])}) VALUES ({', '.join('?' * (len(COLUMNS) - 1))})"
+_STANDS = "verdict <> 'undo' AND NOT EXISTS (SELECT 1 FROM decisions AS later WHERE later.undoes = decisions.id)"
 
 
 def _utc_now() -> datetime:
@@ -130,6 +115,11 @@ class ReviewStore:
             with self._transaction():
                 if not self._is_ours():  # another process may have been first
                     self._create()
+        if self._is_ours() and self._pragma("user_version") == 1:
+            self.backup(self.path.parent / "backups")
+            with self._transaction():
+                if self._pragma("user_version") == 1:
+                    self._upgrade()
         self._check_version()
         # Not WAL: it can corrupt before SQLite 3.51.3, and Python often carries 3.40. FULL: fsync before COMMIT returns.
         for pragma in ("journal_mode = TRUNCATE", "synchronous = FULL", "fullfsync = ON", "foreign_keys = ON"):
@@ -147,6 +137,11 @@ class ReviewStore:
         for statement in _statements(_SCHEMA):
             self._db.execute(statement)
         self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        self._upgrade()
+
+    def _upgrade(self) -> None:
+        for statement in _statements(_SCHEMA_2):
+            self._db.execute(statement)
         self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _check_version(self) -> None:
@@ -202,55 +197,76 @@ class ReviewStore:
         doubt: float | None = None,
         run: str | None = None,
         note: str = "",
+        identity: Identity = "declared",
+        way: Way = "cell",
         event_id: str | None = None,
     ) -> Decision:
         """Append a decision; return its row after COMMIT.
 
         The same `event_id` again (a double click, a retry) returns the first row and writes nothing.
         """
-        if verdict not in get_args(Verdict):
-            raise _not_saved(f"the verdict is {verdict!r}; expected keep, change or skip.")
-        if given not in (0, 1):
-            raise _not_saved(f"{image}, {label}: the given value is {given!r}; expected 0 or 1.")
-        event_id = event_id or uuid.uuid4().hex
-        shown = (_share("probability", probability), _share("doubt", doubt), run)
-        row = (event_id, csv, image, label, int(given), verdict, None, reviewer, *shown, note)
-        _check_text(row)
-        with self._saving():
-            first = self._find("event_id = ?1", event_id)
-            if first is None:
-                return self._append(row)
-        if (first.csv, first.image, first.label, first.verdict) != (csv, image, label, verdict):
-            raise _taken(first)
-        return first
+        answer = Answer(
+            image, label, given, verdict, reviewer, probability, doubt, run, note, identity, way, event_id=event_id or uuid.uuid4().hex
+        )  # fmt: skip
+        return self.apply(csv, [answer])[0]
 
-    def undo(self, *, csv: str, reviewer: str | None = None, event_id: str | None = None) -> Decision | None:
-        """Append a row that takes back the latest standing decision on `csv` (of `reviewer`, if given).
+    def undo(
+        self, *, csv: str, reviewer: str | None = None, of: str | None = None, event_id: str | None = None
+    ) -> Decision | None:
+        """Append a row that takes back the latest standing decision on `csv` (of `reviewer`, or of the event id `of`, if given).
 
-        Again, and it walks further back. None when there is nothing left to undo.
+        What was confirmed together is taken back together. Again, and it walks further back. None when nothing is left to undo.
         """
-        event_id = event_id or uuid.uuid4().hex
-        _check_text((csv, reviewer, event_id))
+        taken = self.apply(csv, [Undo(reviewer, of, event_id or uuid.uuid4().hex)])
+        return taken[-1] if taken else None
+
+    def apply(self, csv: str, events: Sequence[Answer | Undo]) -> list[Decision]:
+        """Append answers and undos in their order, all or none; return their rows after COMMIT. An undo of nothing has no row."""
+        check_text((csv,))
         with self._saving():
-            first = self._find("event_id = ?1", event_id)
+            return [row for event in events for row in self._apply(csv, event)]
+
+    def _apply(self, csv: str, event: Answer | Undo) -> list[Decision]:
+        first = self._find("event_id = ?1", event.event_id)
+        if isinstance(event, Undo):
             if first is None:
-                taken = self._find(
-                    "csv = ?1 AND verdict <> 'undo' AND (?2 IS NULL OR reviewer = ?2)"
-                    " AND NOT EXISTS (SELECT 1 FROM decisions AS later WHERE later.undoes = decisions.id)",
-                    csv,
-                    reviewer,
-                )
-                if taken is None:
-                    return None
-                cell = (csv, taken.image, taken.label, taken.given)
-                return self._append((event_id, *cell, "undo", taken.id, reviewer or "", None, None, None, ""))
-        if first.csv != csv or first.verdict != "undo":
+                return self._take_back(csv, event)
+            if first.csv != csv or first.verdict != "undo":
+                raise _taken(first)
+            return [first]
+        if first is None:
+            shown = (event.reviewer, event.probability, event.doubt, event.run, event.note)
+            how = (event.identity, event.way, event.batch, int(event.blind), int(event.control))
+            cell = (event.image, event.label, event.given, event.verdict)
+            return [self._append((event.event_id, csv, *cell, None, *shown, event.at, *how))]
+        if (first.csv, first.image, first.label, first.verdict) != (csv, event.image, event.label, event.verdict):
             raise _taken(first)
-        return first
+        return [first]
+
+    def _take_back(self, csv: str, event: Undo) -> list[Decision]:
+        latest = self._find(
+            f"csv = ?1 AND {_STANDS} AND (?2 IS NULL OR reviewer = ?2) AND (?3 IS NULL OR event_id = ?3)", csv, event.reviewer, event.of
+        )  # fmt: skip
+        if latest is None:
+            return []
+        together = [latest]
+        if latest.batch is not None:
+            where = f"csv = ? AND batch = ? AND reviewer = ? AND {_STANDS}"
+            found = self._db.execute(f"{_SELECT} WHERE {where} ORDER BY id DESC", (csv, latest.batch, latest.reviewer))
+            together = [_decision(row) for row in found]
+        rows = []
+        for number, taken in enumerate(together):
+            event_id = event.event_id if number == 0 else f"{event.event_id}:{number}"
+            cell = (csv, taken.image, taken.label, taken.given)
+            who = (event.reviewer or "", None, None, None, "", None, taken.identity, taken.way, taken.batch, 0, 0)
+            rows.append(self._append((event_id, *cell, "undo", taken.id, *who)))
+        return rows
 
     def _append(self, row: tuple[object, ...]) -> Decision:
-        at = self._now().astimezone(UTC).isoformat(timespec="milliseconds")
-        added = self._db.execute(_INSERT, (*row, at)).lastrowid
+        at = COLUMNS.index("at") - 1
+        if row[at] is None:
+            row = (*row[:at], self._now().astimezone(UTC).isoformat(timespec="milliseconds"), *row[at + 1 :])
+        added = self._db.execute(_INSERT, row).lastrowid
         decision = self._find("id = ?1", added)
         assert decision is not None
         return decision
@@ -258,30 +274,34 @@ class ReviewStore:
     def _find(self, where: str, *values: object) -> Decision | None:
         """The latest row that fits; `where` is SQL of this module, what users wrote comes as ?1, ?2."""
         row = self._db.execute(f"{_SELECT} WHERE {where} ORDER BY id DESC LIMIT 1", values).fetchone()
-        return Decision(*row) if row else None
+        return _decision(row) if row else None
 
-    def log(self, csv: str) -> list[Decision]:
-        """Every row about `csv`, in the order in which they were decided, undone ones and undos included."""
-        _check_text((csv,))
+    def log(self, csv: str, *, after: int = 0) -> list[Decision]:
+        """Every row about `csv` with an id over `after`, in the order in which they were decided, undone ones and undos included."""
+        check_text((csv,))
         with self._lock:
             if self._is_replaced():
                 raise PanoramaError(f"The decisions in {self.path} cannot be read: {_REPLACED}")
             try:
-                rows = self._db.execute(f"{_SELECT} WHERE csv = ? ORDER BY id", (csv,)).fetchall()
+                rows = self._db.execute(f"{_SELECT} WHERE csv = ? AND id > ? ORDER BY id", (csv, after)).fetchall()
             except sqlite3.Error as error:
                 raise PanoramaError(f"The decisions in {self.path} cannot be read: {_reason(error)}") from error
-        return [Decision(*row) for row in rows]
+        return [_decision(row) for row in rows]
+
+    def fold(self, csv: str) -> Fold:
+        """What stands on `csv`, and what is in conflict."""
+        return Fold(self.log(csv))
 
     def current(self, csv: str) -> dict[Cell, Decision]:
-        """The standing decision of each decided cell."""
-        return standing(self.log(csv))
+        """The undisputed decision of each decided cell."""
+        return self.fold(csv).standing
 
     def corrections(self, csv: str) -> dict[Cell, int]:
-        """The new value of each cell whose standing decision is to change it."""
+        """The new value of each cell whose undisputed decision is to change it."""
         return corrections(self.current(csv).values())
 
     def backup(self, folder: Path) -> Path:
-        """Copy the whole file, consistent even while others write, to a new time-stamped file in `folder`."""
+        """Copy the whole file, consistent even while others write, to a new time-stamped file in `folder`, which keeps the newest 50."""
         folder = Path(folder)
         target = folder / f"reviews-{self._now().astimezone(UTC):%Y%m%dT%H%M%S.%fZ}.sqlite"
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
@@ -291,6 +311,8 @@ class ReviewStore:
                 with closing(sqlite3.connect(part)) as copy, self._lock:
                     self._db.backup(copy)
                 part.rename(target)
+                for old in sorted(folder.glob("reviews-*.sqlite"))[:-_KEPT_BACKUPS]:
+                    old.unlink(missing_ok=True)
             finally:
                 part.unlink(missing_ok=True)
         except (OSError, sqlite3.Error) as error:
@@ -322,31 +344,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _not_saved(why: str) -> PanoramaError:
-    return PanoramaError(f"The decision was NOT saved: {why}")
-
-
 def _taken(first: Decision) -> PanoramaError:
-    return _not_saved(f"the event id {first.event_id!r} already belongs to {first.image}, {first.label}: {first.verdict}.")
+    return not_saved(f"the event id {first.event_id!r} already belongs to {first.image}, {first.label}: {first.verdict}.")
 
 
-def _share(name: str, value: float | None) -> float | None:
-    """SQLite would turn NaN into NULL without a word."""
-    if value is None:
-        return None
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        raise _not_saved(f"the {name} is {value}; expected a number between 0 and 1, or none.")
-    return float(value)
-
-
-def _check_text(values: Iterable[object]) -> None:
-    """Text is kept as it is; only what has no UTF-8 form (a lone surrogate) is refused, rather than changed."""
-    for value in values:
-        if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise _not_saved(f"{value!r} is not valid Unicode. Rename the image or label, or edit the note.") from None
+def _decision(row: Sequence[object]) -> Decision:
+    *values, blind, control = row
+    return Decision(*values, bool(blind), bool(control))  # type: ignore[call-arg,arg-type]
 
 
 def _reason(error: Exception) -> str:
@@ -363,22 +367,3 @@ def _reason(error: Exception) -> str:
         sqlite3.SQLITE_IOERR: "the disk reports an error. Check the disk, then decide again.",
     }
     return known.get(code) or f"{getattr(error, 'strerror', None) or error}."
-
-
-def change_log(decisions: Iterable[Decision]) -> bytes:
-    """The decided changes among `decisions` as a CSV for people, in the order given.
-
-    A spreadsheet would run a cell that starts with = + - @ tab or CR as a formula: such a cell gets a leading ' here,
-    and only here. The corrected CSV itself is never touched in this way.
-    """
-    rows = [["image", "label", "from", "to", "who", "when", "probability", "note"]]
-    for row in decisions:
-        if row.verdict == "change":
-            probability = "" if row.probability is None else str(row.probability)
-            ends = [str(row.given), str(1 - row.given), row.reviewer, row.at, probability, row.note]
-            rows.append([row.image, row.label, *ends])
-    return csv_text([_harmless(cell) for cell in cells] for cells in rows).encode()
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

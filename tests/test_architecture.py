@@ -10,7 +10,20 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "panorama"
 
-CORE = {"errors", "files", "csvscan", "labels", "config", "events", "metrics", "noise", "suspects", "split", "charts"}
+CORE = {
+    "errors",
+    "files",
+    "csvscan",
+    "labels",
+    "config",
+    "events",
+    "metrics",
+    "noise",
+    "suspects",
+    "split",
+    "charts",
+    "decisions",
+}
 PICTURES = {"images", "terrain", "scenery", "demo"}  # Pillow and numpy, so that pages can show pictures without torch
 CACHE = {"cache"}  # between torch, which fills it, and pages, which show its size
 TORCH = {

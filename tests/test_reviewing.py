@@ -14,10 +14,10 @@ import pytest
 from panorama import runs
 from panorama.config import TrainConfig
 from panorama.datasets import load
+from panorama.decisions import Decision
 from panorama.errors import PanoramaError
 from panorama.finding import find_source, with_layouts
 from panorama.reviewing import Neighbour, ReviewQueue, bundle, in_all, open_queue
-from panorama.reviews import Decision
 from panorama.runs import Run
 from panorama.suspects import ErrorCount
 

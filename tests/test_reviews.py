@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from panorama import reviews
+from panorama.decisions import Decision, change_log, corrections, standing
 from panorama.errors import PanoramaError
-from panorama.reviews import Decision, ReviewStore, change_log, corrections, standing
+from panorama.reviews import ReviewStore
 
 ROOT = Path(__file__).parents[1]
 
@@ -243,9 +244,20 @@ def test_current_equals_a_naive_history(world: World, steps: list[tuple[str, ...
             assert (taken is None) == (not mine)
             if mine:
                 del history[mine[-1]]
-    expected = {image: (verdict, who) for image, verdict, who in history}
-    current = world.store.current(name)
-    assert {image: (d.verdict, d.reviewer) for (image, _), d in current.items()} == expected
+    said: dict[str, dict[str, str]] = {}  # image -> who -> what they said last
+    for image, verdict, who in history:
+        said.setdefault(image, {}).pop(who, None)
+        said[image][who] = verdict
+    fold = world.store.fold(name)
+    for image in "abc":
+        verdicts = [verdict for verdict in said.get(image, {}).values() if verdict != "skip"]
+        stands = fold.standing.get((image, "sea"))
+        if len(set(verdicts)) > 1:
+            assert stands is None
+            assert {d.verdict for d in fold.conflicts[image, "sea"]} == {"keep", "change"}
+        else:
+            assert (stands and stands.verdict) == (verdicts[-1] if verdicts else "skip" if image in said else None)
+            assert (image, "sea") not in fold.conflicts
 
 
 # ---- append-only, versions, foreign files
@@ -258,7 +270,7 @@ def test_current_equals_a_naive_history(world: World, steps: list[tuple[str, ...
         "DELETE FROM decisions",
         "INSERT OR REPLACE INTO decisions SELECT * FROM decisions",
         "INSERT OR REPLACE INTO decisions SELECT 99, event_id, csv, 'z', label, given, verdict, undoes, reviewer,"
-        " probability, doubt, run, note, at FROM decisions",
+        " probability, doubt, run, note, at, identity, way, batch, blind, control FROM decisions",
     ],
 )
 def test_rows_cannot_be_changed_or_removed_by_sql(world: World, statement: str) -> None:
@@ -293,7 +305,7 @@ def test_file_of_a_newer_version_is_refused_and_left_alone(world: World) -> None
     world.record("a")
     world.store._db.execute("PRAGMA user_version = 7")
     before = world.path.read_bytes()
-    with pytest.raises(PanoramaError, match=r"newer panorama \(schema 7; this one reads 1\). Update panorama"):
+    with pytest.raises(PanoramaError, match=r"newer panorama \(schema 7; this one reads 2\). Update panorama"):
         ReviewStore(world.path)
     assert world.path.read_bytes() == before
 
@@ -488,9 +500,9 @@ def test_backup_that_fails_is_said(world: World, tmp_path: Path) -> None:
 def test_change_log_has_only_changes_in_the_order_given() -> None:
     log = [row(1, "b", "change"), row(2, "c", "keep"), row(3, "a", "change", given=1), row(4, "d", "skip")]
     assert change_log(log) == (
-        b"image,label,from,to,who,when,probability,note\n"
-        b"b,sea,0,1,ada,2026-11-01T10:00:00+00:00,0.25,\n"
-        b"a,sea,1,0,ada,2026-11-01T10:00:00+00:00,0.25,\n"
+        b"image,label,from,to,who,when,probability,note,identity\n"
+        b'b,sea,0,1,ada,2026-11-01T10:00:00+00:00,0.25,,"name declared, not verified"\n'
+        b'a,sea,1,0,ada,2026-11-01T10:00:00+00:00,0.25,,"name declared, not verified"\n'
     )
 
 
@@ -514,7 +526,7 @@ def test_change_log_has_only_changes_in_the_order_given() -> None:
 )
 def test_formulas_are_neutralised_in_the_change_log(note: str, cell: bytes) -> None:
     line = change_log([replace(row(1, "a", "change"), note=note)]).split(b"\n", 1)[1]
-    assert line.endswith(b"," + cell + b"\n")
+    assert line.endswith(b"," + cell + b',"name declared, not verified"\n')
 
 
 @pytest.mark.parametrize("field", ["image", "label", "reviewer", "note"])
