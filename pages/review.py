@@ -1,174 +1,110 @@
-"""Decide on the labels that are probably wrong, one cell at a time; download the corrected CSV and the change log."""
+"""Decide on the labels that are probably wrong: one by one, many at once or a picture as a whole, alone or with others."""
 
 import streamlit as st
 
-from panorama import datasets, runs, ui
-from panorama.decisions import Verdict, change_log
+from panorama import ui
+from panorama.cards import Mode, View
 from panorama.errors import PanoramaError
-from panorama.reviewing import bundle, in_all
+from panorama.ui import review
+from panorama.workbench import Filters, Order, State
 
 ui.ensure_entrypoint()
 
+MODES: dict[str, str] = {"cell": "One by one", "grid": "Many at once", "image": "Whole pictures", "people": "People and conflicts"}
+KINDS = {"all": "missing and extra", "missing": "missing: CSV says no", "extra": "extra: CSV says yes"}
+STATES: dict[State, str] = {
+    "waiting": "decided by nobody",
+    "mine": "not decided by me (second opinions)",
+    "decided": "decided",
+    "skipped": "skipped",
+}
+ORDERS: dict[Order, str] = {"doubt": "most doubtful first", "image": "picture by picture", "random": "random"}
+
 st.title("Review")
 run = ui.choose_run(needs="suspects.csv")
-home = runs.workspace()
-
-
 try:
-    store = ui.review_store(home)
-    queue = ui.review_queue(run)
-    standing = store.current(queue.fingerprint)
+    desk = review.desk_of(run)
 except PanoramaError as error:
     ui.show_error(error)
     st.stop()
+queue = desk.queue
 
-st.caption(
-    "Cells in order of doubt: how likely the CSV is wrong, judged by models that never saw that picture. "
-    "The doubts learn from each decision. Look before you change."
-)
+for name, choices in (("mode", MODES), ("kind", KINDS)):  # a deep link chooses once; after that the widgets do
+    asked = st.query_params.get(name)
+    if asked in choices and f"linked-{name}" not in st.session_state:
+        st.session_state[name] = st.session_state[f"linked-{name}"] = asked
 every_label = ui.apart("all labels", queue.labels)
-kinds = {"all": "missing and extra", "missing": "missing: CSV says no", "extra": "extra: CSV says yes"}
-first, second, third, fourth, fifth = st.columns(5)
-label = first.selectbox("Label", [every_label, *queue.labels], key="label")
-kind = second.selectbox("Kind", list(kinds), format_func=kinds.__getitem__, key="kind")
-split = third.selectbox("Split", ["all", *sorted(set(queue.splits))], key="split")
-order = fourth.selectbox("Order", ["by cell", "by image"], key="order", help="By image: all cells of a picture together.")
-reviewer = fifth.text_input("Your name (goes into the log)", key="reviewer")
+linked_label = st.query_params.get("label")
+if linked_label in queue.labels and st.session_state.get("linked-label") != linked_label:
+    st.session_state["label"] = st.session_state["linked-label"] = linked_label
 
-doubts = queue.learned(standing)
-waiting = queue.waiting(
-    standing,
-    doubts,
-    label=None if label == every_label else label,
-    kind=None if kind == "all" else kind,
-    split=None if split == "all" else split,
-    by_image=order == "by image",
-)
-changes = {cell: 1 - d.given for cell, d in standing.items() if d.verdict == "change"}
-kept = sum(d.verdict == "keep" for d in standing.values())
-skipped = sum(d.verdict == "skip" for d in standing.values())
-figures: list[tuple[str, object] | tuple[str, object, str]] = [
-    ("Decided", f"{len(changes) + kept:,}", f"{len(changes):,} to change, {kept:,} kept"),
-    ("Skipped", f"{skipped:,}"),
-    ("Waiting", f"{len(waiting):,}", f"cells, {int((doubts[waiting] >= 0.1).sum()):,} of doubt over 0.1"),
-]
-if len(waiting):
-    wrong = round(float(doubts[waiting[:20]].sum()))
-    note = f"{'is' if wrong == 1 else 'are'} wrong, by their doubts"
-    figures.append((f"Of the next {len(waiting[:20])}", f"about {wrong}" if wrong else "hardly any", note))
-if queue.has_evidence:
-    expected, low, high = in_all(queue.errors(standing, doubts))
-    figures.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f} in the CSV; see the report"))
-ui.facts(*figures)
-
-
-def decide(verdict: Verdict, cell: int) -> None:
-    """Stores one decision on the cell that was on screen; what is shown next is what is committed."""
-    try:
-        store.record(
-            csv=queue.fingerprint, image=queue.images[queue.image_of[cell]], label=queue.labels[queue.label_of[cell]],
-            given=int(queue.given[cell]), verdict=verdict, reviewer=reviewer, probability=float(queue.probabilities[cell]),
-            doubt=float(doubts[cell]), run=run.id,
-        )  # fmt: skip
-        st.session_state["told"] = ""
-    except PanoramaError as error:
-        st.session_state["told"] = str(error)
-
-
-def undo() -> None:
-    """Takes back the latest decision on this CSV and shows its picture again."""
-    try:
-        taken = store.undo(csv=queue.fingerprint)
-        st.session_state["told"] = "" if taken else "There is no decision to take back."
-    except PanoramaError as error:
-        st.session_state["told"] = str(error)
-
-
-if st.session_state.get("told"):
-    st.error(ui.text(st.session_state["told"]))
-
-if len(waiting):
-    cell = int(waiting[0])
-    i, k = int(queue.image_of[cell]), int(queue.label_of[cell])
-    image, name = queue.images[i], queue.labels[k]
-    workbench = st.container(key="workbench")
-    picture, panel = workbench.columns([3, 2])
-    with picture:
-        st.html(ui.run_picture_html(run, queue.paths[i], 1400, image, "pn-photo"))
-        st.caption(ui.text(f"{image} · {queue.splits[i]}"))
-    with panel:
-        st.subheader(f"Is “{ui.text(name)}” in this picture?")
-        given = bool(queue.given[cell])
-        st.write(f"The CSV says **{'yes' if given else 'no'}**, so the label may be {'extra' if given else 'missing'}.")
-        change = f"Change to {'no' if given else 'yes'}"
-        # The keys name the cell: a late click on a button that is gone is dropped, never given to the next picture.
-        buttons = st.container(horizontal=True)
-        buttons.button(change, type="primary", key=f"change-{cell}", on_click=decide, args=("change", cell))
-        buttons.button(f"Keep {'yes' if given else 'no'}", key=f"keep-{cell}", on_click=decide, args=("keep", cell))
-        buttons.button("Skip", key=f"skip-{cell}", on_click=decide, args=("skip", cell))
-        st.button("Undo the last decision", key="undo", on_click=undo, disabled=not standing)
-        st.html(ui.why_html(queue, cell, float(doubts[cell])))
-    near, others = workbench.columns([3, 2])
-    with near:
-        st.markdown("**The pictures most like it, and what the CSV says of them**")
-        cards = [ui.neighbour_card(run, queue, cell, neighbour) for neighbour in queue.neighbours(i)]
-        st.html(f'<div class="pn-grid pn-near">{"".join(cards)}</div>' if cards else "The run kept none for this picture.")
-    with others:
-        st.markdown("**All its labels**")
-        rows = "".join(
-            f'<tr class="{"pn-asked" if other == k else ""}"><td>{ui.esc(queue.labels[other])}</td><td>{"yes" if queue.targets[i, other] else "no"}</td>'
-            f"<td>{ui.bar_html(float(queue.by_image[i, other]))}</td><td>{ui.esc(queue.verdict(standing, i, other))}</td></tr>"
-            for other in range(len(queue.labels))
-        )
-        st.html(
-            f'<table class="pn-table"><tr><th>label</th><th>CSV</th><th>model (out of fold)</th><th>decided</th></tr>{rows}</table>'
-        )
-else:
-    st.success("Every suspect with this filter is decided." if len(queue.doubts) else "There are no cells to review.")
-    st.button("Undo the last decision", key="undo", on_click=undo, disabled=not standing)
-
-st.divider()
-st.subheader("Take it home")
-st.write(
-    f"{len(changes):,} {'cell changes' if len(changes) == 1 else 'cells change'}; every other byte of the CSV stays as it is, and your original file is not touched."
-)
-try:
-    contents = datasets.corrected_csvs(queue.parts, changes)
-    log = change_log([d for d in standing.values() if d.verdict == "change"])
-except PanoramaError as error:
-    ui.show_error(error)
-    st.stop()
-downloads = st.columns(len(contents) + 2)
-for column, (file, data) in zip(downloads, contents.items(), strict=False):
-    column.download_button(
-        f"{ui.text(file)}, corrected",
-        data,
-        file.rpartition("/")[2],
-        "text/csv",
-        key=f"download-{file}",
-        on_click="ignore",
-        width="stretch",
+mode = st.segmented_control(
+    "How to go through them", list(MODES), format_func=MODES.__getitem__, default=None if "mode" in st.session_state else "cell",
+    key="mode", label_visibility="collapsed", required=True,
+)  # fmt: skip
+first, second, third, fourth, fifth = st.columns([2, 2, 1.3, 1.3, 2], vertical_alignment="bottom")
+label_choices = [every_label, *queue.labels]
+if mode == "grid":  # a grid is of one label and kind: those with the most errors to find, until another is chosen
+    label_choices = queue.labels
+    if st.session_state.get("label") not in label_choices:
+        st.session_state["label"], st.session_state["kind"] = desk.worst_kind()
+    if st.session_state.get("kind") not in ("missing", "extra"):
+        st.session_state["kind"] = "missing"
+st.session_state["label-choices"] = label_choices
+if st.session_state.get("label") not in label_choices:
+    st.session_state["label"] = label_choices[0]
+label = first.selectbox("Label", label_choices, key="label")
+kind_choices = [name for name in KINDS if mode != "grid" or name != "all"]
+kind = second.selectbox("Kind", kind_choices, format_func=KINDS.__getitem__, key="kind")
+with third.popover("More filters", width="stretch"):
+    state = st.selectbox("Show cells that are", list(STATES), format_func=STATES.__getitem__, key="state")
+    by = None
+    if state in ("decided", "skipped"):
+        names = desk.fold.reviewers()
+        anybody = ui.apart("anybody", names)
+        chosen = st.selectbox("By", [anybody, *names], format_func=lambda name: name or "no name", key="by")
+        by = None if chosen == anybody else chosen
+    order = st.selectbox("Order", list(ORDERS), format_func=ORDERS.__getitem__, key="order")
+    split = st.selectbox("Split", ["all", *sorted(set(queue.splits))], key="split")
+    low, high = st.slider("Doubt", 0.0, 1.0, (0.0, 1.0), 0.05, key="doubt")
+    search = st.text_input("File name contains", key="search")
+with fourth.popover("How", width="stretch"):
+    blind = st.toggle(
+        "Blind", key="blind", help="What the CSV says and what the model thinks is hidden until you have answered: nothing leads you."
     )
-downloads[-2].download_button(
-    "Change log", log, "changes.csv", "text/csv", key="download-log", on_click="ignore", width="stretch"
-)
-downloads[-1].download_button(
-    "All as one zip",
-    bundle(contents, log),
-    "corrected.zip",
-    "application/zip",
-    key="download-zip",
-    on_click="ignore",
-    width="stretch",
-)
-if changes:
-    with st.expander("What changes"):
-        latest = sorted((d for d in standing.values() if d.verdict == "change"), key=lambda d: -d.id)
-        rows = "".join(
-            f"<tr><td>{ui.esc(d.image)}</td><td>{ui.esc(d.label)}</td><td>{d.given} → {1 - d.given}</td><td>{ui.esc(d.reviewer or '—')}</td><td>{ui.esc(d.at[:19])}</td></tr>"
-            for d in latest[ui.pager(len(latest), 50, "changes")]
-        )
-        st.html(
-            f'<table class="pn-table"><tr><th>image</th><th>label</th><th>from → to</th><th>who</th><th>when (UTC)</th></tr>{rows}</table>'
-        )
-ui.page_link("report", "Next: read the report →")
+    share = st.slider(
+        "Controls", 0, 50, 0, 5, format="%d %%", key="controls",
+        help="So many of the cells are ones that nobody suspects, at random. They tell how many errors are left, and how often you disagree with sound labels. Best together with blind.",
+    )  # fmt: skip
+with fifth:
+    if ui.login_name():
+        st.caption(f"Signed as {ui.text(ui.login_name())}")
+    else:
+        st.text_input("Your name", key="reviewer", max_chars=200, placeholder="goes into the log",
+                      help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.")  # fmt: skip
+
+image = st.query_params.get("image")
+if image is not None and image not in queue.position:
+    st.warning(f"The picture {ui.text(image)} is not in this run. Showing all.")
+    image = None
+if image is not None:
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    left.caption(f"Only {ui.text(image)}, as the link says.")
+    if right.button("Show all pictures", key="all-pictures"):
+        del st.query_params["image"]
+        st.rerun()
+
+who = review.reviewer()
+if mode == "people":
+    review.people(desk, run, who)
+else:
+    shown: Mode = "grid" if mode == "grid" else "image" if mode == "image" else "cell"
+    filters = Filters(
+        None if label == every_label else label, None if kind == "all" else kind, None if split == "all" else split,
+        low, high, state, by, order, search.strip(), image,
+    )  # fmt: skip
+    review.bench(desk, run, View(shown, filters, who, bool(blind), share / 100, review.seed()))
+    if not queue.has_evidence:
+        st.caption("This run was made by an older version: its doubts order cells, but count no errors. Train again to see more.")
+st.divider()
+ui.page_link("export", "Next: take the corrected CSV home →")

@@ -21,7 +21,7 @@ from panorama.config import TrainConfig, demo_config, seed_recipe
 from panorama.csvscan import counted, csv_text
 from panorama.errors import PanoramaError
 from panorama.labels import read_decisions
-from panorama.reviewing import open_queue
+from panorama.reviewfiles import open_queue
 from panorama.runs import Run
 
 if TYPE_CHECKING:

@@ -1,23 +1,20 @@
-"""What the review page works on: a run's suspects as arrays, the next ones to decide, what speaks against them, the files to take home."""
+"""What is reviewed: a run's suspects as arrays, what decisions teach about them, what speaks against a value, how many errors there are."""
 
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from panorama import suspects
-from panorama.datasets import SheetPart
-from panorama.decisions import Decision
-from panorama.errors import PanoramaError
-from panorama.runs import Run, read_rows
+from panorama.decisions import Cell, Decision
 from panorama.suspects import REASONS, ErrorCount, Floats, Kind, Reason
 
 Standing = Mapping[tuple[str, str], Decision]  # (image, label) -> the decision that holds
 Positions = npt.NDArray[np.int64]
+Shares = npt.NDArray[np.floating[Any]]  # in [0, 1]
 
 _CONTEXT_MATTERS = 0.1  # from here on the picture's other labels are worth a sentence
 _NEARLY_ALWAYS = 0.9
@@ -38,8 +35,8 @@ class Neighbour:
 class ReviewQueue:
     """Suspects, most doubtful first, one array element a cell; images and labels by position.
 
-    image_of, label_of, given, probabilities, in_context, spread, reason_of (position in REASONS), doubts: (n_cells,). targets, by_image
-    (out-of-fold probabilities): (n_images, n_labels). near: for some images, by position, those most like them, nearest first.
+    image_of, label_of, given, probabilities (out of fold), in_context, spread, reason_of (position in REASONS), doubts: (n_cells,).
+    targets, by_image (out-of-fold probabilities): (n_images, n_labels). near: for some images, by position, those most like them, nearest first.
     has_evidence: False for a run of an older version, which knows no context, spread and reason, and whose doubts only order.
     """
 
@@ -50,88 +47,85 @@ class ReviewQueue:
     labels: list[str]
     targets: npt.NDArray[np.int8]
     by_image: npt.NDArray[np.float32]
-    image_of: Positions
-    label_of: Positions
+    image_of: npt.NDArray[np.integer[Any]]
+    label_of: npt.NDArray[np.integer[Any]]
     given: npt.NDArray[np.int8]
-    probabilities: Floats
-    in_context: Floats
-    spread: Floats
+    probabilities: Shares
+    in_context: Shares
+    spread: Shares
     reason_of: npt.NDArray[np.int8]
-    doubts: Floats
+    doubts: Shares
     near: Mapping[int, tuple[Neighbour, ...]]
     has_evidence: bool
-    parts: tuple[SheetPart, ...]
 
     @cached_property
-    def _position(self) -> dict[str, int]:
+    def position(self) -> dict[str, int]:
+        """The position of each image."""
         return {image: row for row, image in enumerate(self.images)}
 
     @cached_property
-    def _column(self) -> dict[str, int]:
+    def column(self) -> dict[str, int]:
+        """The position of each label."""
         return {label: column for column, label in enumerate(self.labels)}
 
     @cached_property
-    def _cell_at(self) -> Positions:
+    def cell_at(self) -> npt.NDArray[np.int32]:
         """(n_images, n_labels): the position of each cell in the queue; -1 where it has none."""
-        cells = np.full((len(self.images), len(self.labels)), -1, np.int64)
+        cells = np.full((len(self.images), len(self.labels)), -1, np.int32)
         cells[self.image_of, self.label_of] = np.arange(len(self.doubts))
         return cells
 
     @cached_property
-    def _split_of(self) -> npt.NDArray[np.str_]:
-        return np.array(self.splits, str)[self.image_of]
+    def _split_number(self) -> npt.NDArray[np.int8]:
+        number = {split: n for n, split in enumerate(sorted(set(self.splits)))}
+        return np.array([number[split] for split in self.splits], np.int8)
+
+    @cached_property
+    def _sorted(self) -> dict[tuple[int, int], npt.NDArray[np.float32]]:
+        """For each (label, value) that was asked for: the probabilities of the images whose CSV gives it, in order."""
+        return {}
+
+    def name(self, cell: int) -> Cell:
+        """The image and the label of a cell."""
+        return self.images[self.image_of[cell]], self.labels[self.label_of[cell]]
+
+    def find(self, image: str, label: str) -> int | None:
+        """The position of a cell by its names, or None where the queue has none of them."""
+        row, column = self.position.get(image), self.column.get(label)
+        cell = -1 if row is None or column is None else int(self.cell_at[row, column])
+        return None if cell < 0 else cell
 
     # --- what is left to decide ---------------------------------------------------------------------------------------
 
     def decided(self, standing: Standing, *verdicts: str) -> Positions:
         """Positions of the cells of this queue that were decided in one of these ways."""
-        found = (
-            self._cell_at[self._position[image], self._column[label]]
-            for (image, label), decision in standing.items()
-            if decision.verdict in verdicts and image in self._position and label in self._column
-        )
-        cells = np.fromiter(found, np.int64)
-        return cells[cells >= 0]
+        found = (self.find(*cell) for cell, decision in standing.items() if decision.verdict in verdicts)
+        return np.array([cell for cell in found if cell is not None], np.int64)
 
     def learned(self, standing: Standing) -> Floats:
         """(n_cells,): the doubts after what people decided. A kept value was right, a changed one wrong; a skip says nothing."""
         kept, changed = self.decided(standing, "keep"), self.decided(standing, "change")
         was_wrong = np.repeat([False, True], [len(kept), len(changed)])
-        given = self.given.astype(np.int64)  # it is made an index, for which int8 is too small
-        return suspects.relearned(self.doubts, given, self.label_of, np.r_[kept, changed], was_wrong)
+        return suspects.relearned(self.doubts, self.given, self.label_of, np.r_[kept, changed], was_wrong)
 
-    def waiting(
+    def fitting(
         self,
-        standing: Standing,
-        doubts: Floats,
         *,
         label: str | None = None,
         kind: str | None = None,
         split: str | None = None,
-        by_image: bool = False,
-    ) -> Positions:
-        """Positions of the undecided cells that fit the filter, most doubtful first by `doubts` (from `learned`); ties as in the run.
-
-        by_image: all cells of an image together, images by how likely any such cell of theirs is wrong.
-        """
-        fits = np.ones(len(self.doubts), bool)
+        images: npt.NDArray[np.bool_] | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """(n_cells,): which cells are of this label, kind and split, and of the chosen images ((n_images,), None: all)."""
+        chosen = np.ones(len(self.images), bool) if images is None else images.copy()
+        if split is not None:
+            chosen &= self._split_number == {s: n for n, s in enumerate(sorted(set(self.splits)))}.get(split, -1)
+        fits = np.ones(len(self.doubts), bool) if chosen.all() else chosen[self.image_of]
         if label is not None:
-            fits &= self.label_of == self._column[label]
+            fits &= self.label_of == self.column[label]
         if kind is not None:
             fits &= self.given == (1 if kind == "extra" else 0)
-        if split is not None:
-            fits &= self._split_of == split
-        still_open = fits.copy()
-        still_open[self.decided(standing, "keep", "change", "skip")] = False
-        cells = np.flatnonzero(still_open)
-        cells = cells[np.argsort(-doubts[cells], kind="stable")]
-        if by_image:
-            # By the doubts of the run, which no decision moves: a picture is finished before the next one comes.
-            _, whole = self.by_whole_image(np.flatnonzero(fits))
-            place = np.empty(len(whole), np.int64)
-            place[np.argsort(-whole, kind="stable")] = np.arange(len(whole))
-            cells = cells[np.argsort(place[self.image_of[cells]], kind="stable")]
-        return cells
+        return fits
 
     def by_whole_image(self, cells: Positions) -> tuple[Positions, Floats]:
         """For each image, of these cells alone: the most doubtful one (-1: none), and P(at least one is wrong). Both (n_images,)."""
@@ -196,20 +190,26 @@ class ReviewQueue:
 
     def _as_clear(self, cell: int) -> tuple[int, int]:
         """The other pictures whose probability is at least as far from the CSV's value; how many of them carry the other value."""
-        image, label = self.image_of[cell], self.label_of[cell]
-        p = self.by_image[:, label]
-        chosen = p <= p[image] if self.given[cell] else p >= p[image]
-        chosen[image] = False
-        return int(chosen.sum()), int((self.targets[chosen, label] != self.given[cell]).sum())
+        given, label = int(self.given[cell]), int(self.label_of[cell])
+        p = self.by_image[self.image_of[cell], label]
+        same, other = (self._as_far(label, value, p, up=not given) for value in (given, 1 - given))
+        return same - 1 + other, other
+
+    def _as_far(self, label: int, value: int, p: float, *, up: bool) -> int:
+        """How many images with this value have a probability of at least p (up) or at most p. Sorted once a label: asked for every card."""
+        if (label, value) not in self._sorted:
+            self._sorted[label, value] = np.sort(self.by_image[self.targets[:, label] == value, label])
+        ordered = self._sorted[label, value]
+        return len(ordered) - int(np.searchsorted(ordered, p, "left")) if up else int(np.searchsorted(ordered, p, "right"))
 
     # --- how many errors there are ------------------------------------------------------------------------------------
 
-    def errors(self, standing: Standing, doubts: Floats) -> list[ErrorCount]:
+    def errors(self, standing: Standing, doubts: Shares) -> list[ErrorCount]:
         """For each label, missing then extra: the errors that were in the CSV, those found counted, those waiting estimated.
 
         doubts: (n_cells,) from `learned`.
         """
-        still_open = np.zeros(self.targets.shape)
+        still_open = np.zeros(self.targets.shape, np.float32)
         still_open[self.image_of, self.label_of] = doubts
         seen = self.decided(standing, "keep", "change")
         still_open[self.image_of[seen], self.label_of[seen]] = 0.0
@@ -235,92 +235,3 @@ def in_all(counts: list[ErrorCount]) -> tuple[float, float, float]:
     Their ends add up, not their squares: how many errors stand on hard pictures is unsure for all labels alike.
     """
     return sum(c.expected for c in counts), sum(c.low for c in counts), sum(c.high for c in counts)
-
-
-# --- reading a run ----------------------------------------------------------------------------------------------------
-
-
-def open_queue(run: Run) -> ReviewQueue:
-    """The review queue of a complete run. Raises PanoramaError when its files do not fit together."""
-    images, splits, paths = run.images()
-    found = run.probabilities("out_of_fold.csv")
-    if found is None:
-        raise PanoramaError(f"Run {run.id} has no out-of-fold probabilities. Resume it, or start a new one.")
-    labels, by_image = found
-    targets = run.targets(labels)
-    row, column = ({name: position for position, name in enumerate(names)} for names in (images, labels))
-    columns = _columns(run, "suspects.csv")
-    try:
-        if not set(columns["given"]) <= {"0", "1"}:
-            raise ValueError("given values are 0 or 1")
-        return ReviewQueue(
-            run.fingerprint, images, splits, paths, labels, targets, by_image,
-            np.array([row[image] for image in columns["image"]], np.int64),
-            np.array([column[label] for label in columns["label"]], np.int64),
-            np.array(columns["given"], np.int8),
-            *_evidence(columns),
-            _neighbours(run, row, labels, targets), "reason" in columns, run.sheets(),
-        )  # fmt: skip
-    except (KeyError, ValueError) as error:
-        raise PanoramaError(
-            f"{run.folder / 'suspects.csv'}: does not fit the run ({error}). Resume the run, or start a new one."
-        ) from error
-
-
-def _columns(run: Run, file: str) -> dict[str, list[str]]:
-    header, rows = read_rows(run.folder / file)
-    return {name: [row[position] for row in rows] for position, name in enumerate(header)}
-
-
-def _evidence(columns: Mapping[str, list[str]]) -> tuple[Floats, Floats, Floats, npt.NDArray[np.int8], Floats]:
-    """probability, in_context, spread, position of the reason and doubt; runs of older versions know no context, spread and reason."""
-    probability, doubt = _shares(columns["probability"]), _shares(columns["doubt"])
-    in_context = _shares(columns["in_context"]) if "in_context" in columns else probability
-    spread = _shares(columns["spread"]) if "spread" in columns else np.zeros(len(doubt))
-    reasons = columns.get("reason", ["hard"] * len(doubt))
-    position: dict[str, int] = {reason: number for number, reason in enumerate(REASONS)}
-    return probability, in_context, spread, np.array([position[reason] for reason in reasons], np.int8), doubt
-
-
-def _shares(values: list[str]) -> Floats:
-    shares = np.array(values, np.float64)
-    if not ((shares >= 0) & (shares <= 1)).all():
-        raise ValueError("probabilities and doubts go from 0 to 1")
-    return shares
-
-
-def _neighbours(
-    run: Run, row: Mapping[str, int], labels: list[str], targets: npt.NDArray[np.int8]
-) -> dict[int, tuple[Neighbour, ...]]:
-    if not run.has("neighbours.csv"):
-        return {}
-    path = run.folder / "neighbours.csv"
-    columns = _columns(run, path.name)
-    near: dict[int, tuple[Neighbour, ...]] = {}
-    try:
-        for image, name, similarity, near_duplicate in zip(
-            *(columns[wanted] for wanted in ("image", "neighbour", "similarity", "near_duplicate")), strict=True
-        ):
-            other = row[name]
-            carried = tuple(labels[k] for k in np.flatnonzero(targets[other]))
-            near[row[image]] = (
-                *near.get(row[image], ()), Neighbour(other, name, float(similarity), near_duplicate == "1", carried)
-            )  # fmt: skip
-    except (KeyError, ValueError) as error:
-        raise PanoramaError(f"{path}: does not fit the run ({error}). Resume the run, or start a new one.") from error
-    return near
-
-
-# --- to take home -------------------------------------------------------------------------------------------------------
-
-
-def bundle(contents: Mapping[str, bytes], log: bytes) -> bytes:
-    """A zip of the corrected CSVs and the change log; the same input gives the same bytes."""
-    buffer = io.BytesIO()
-    log_name = "changes.csv"
-    while log_name.casefold() in {name.casefold() for name in contents}:  # two files of one name: only one would be unpacked
-        log_name = f"panorama_{log_name}"
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in [*contents.items(), (log_name, log)]:
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()

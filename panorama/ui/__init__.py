@@ -14,13 +14,13 @@ from panorama.datasets import DataSet, load
 from panorama.errors import PanoramaError
 from panorama.finding import Source
 from panorama.images import PictureError, thumbnail_jpeg
-from panorama.reviewing import Neighbour, ReviewQueue, open_queue
+from panorama.reviewfiles import open_queue
+from panorama.reviewing import ReviewQueue
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
 from panorama.workspace import current_source
 
 _KEPT_DATA_SETS = 4
-_NEIGHBOUR_SIDE = 160
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 _PAGES = (
     ("start", "Start"),
@@ -28,16 +28,18 @@ _PAGES = (
     ("train", "Train"),
     ("sanity_check", "Sanity check"),
     ("review", "Review"),
+    ("export", "Export"),
     ("predict", "Predict"),
     ("report", "Report"),
 )
 
 
 def enter() -> None:
-    """What the entry point does: navigation, style, the chosen page."""
+    """What the entry point does: login where one is configured, navigation, style, the chosen page."""
     st.session_state["entered"] = True
     st.set_page_config(page_title="panorama", page_icon="🏞️", layout="wide")
     page = _navigation()
+    _require_login()
     st.html(Path(__file__).with_name("style.css"))
     _sidebar()
     page.run()
@@ -57,6 +59,31 @@ def ensure_entrypoint() -> None:
     if not st.session_state.get("entered"):
         _navigation()
         st.rerun()
+    _require_login()
+
+
+def login_is_configured() -> bool:
+    """Whether `.streamlit/secrets.toml` has an [auth] section (OIDC)."""
+    try:
+        return "auth" in st.secrets
+    except FileNotFoundError:
+        return False
+
+
+def login_name() -> str:
+    """Who is logged in, by e-mail address or else by name; "" where no login is configured, or nobody is."""
+    if not login_is_configured() or not st.user.is_logged_in:
+        return ""
+    return str(st.user.get("email") or st.user.get("name") or st.user.get("sub") or "")
+
+
+def _require_login() -> None:
+    """Where a login is configured, ends the page of somebody who is not logged in."""
+    if login_is_configured() and not st.user.is_logged_in:
+        st.title("panorama")
+        st.write("Log in to go on. Decisions are signed with the name you log in with.")
+        st.button("Log in", type="primary", key="log-in", on_click=st.login)
+        st.stop()
 
 
 def _sidebar() -> None:
@@ -66,6 +93,9 @@ def _sidebar() -> None:
         training = runs.running(runs.workspace())
         if training is not None:
             st.caption("A training is running ...")
+        if signed_in := login_name():
+            st.caption(f"Logged in as {text(signed_in)}")
+            st.button("Log out", key="log-out", on_click=st.logout)
 
 
 def page_link(name: str, label: str) -> None:
@@ -168,15 +198,21 @@ def review_store(home: Path) -> ReviewStore:
 
 
 @st.cache_resource(show_spinner="Reading suspects", max_entries=3)
-def _queue_of(folder: str, stamps: tuple[int, ...]) -> ReviewQueue:
+def queue_of(folder: str, stamps: tuple[int, ...]) -> ReviewQueue:
+    """The suspects of the run in `folder`; read again when `stamps` change."""
     del stamps  # part of the cache key
     return open_queue(Run(Path(folder)))
 
 
+def queue_stamps(run: Run) -> tuple[int, ...]:
+    """When the files that a queue is read from were written."""
+    files = [run.folder / name for name in ("suspects.csv", "neighbours.csv")]
+    return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+
+
 def review_queue(run: Run) -> ReviewQueue:
     """The run's suspects with everything the pages show of them; read once for the server. Raises PanoramaError."""
-    files = [run.folder / name for name in ("suspects.csv", "neighbours.csv")]
-    return _queue_of(str(run.folder), tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files))
+    return queue_of(str(run.folder), queue_stamps(run))
 
 
 def apart(word: str, names: Sequence[str]) -> str:
@@ -232,37 +268,6 @@ def esc(value: object) -> str:
 def grid(cards: Sequence[str], *, card_width: int = 210) -> None:
     """Cards (HTML) side by side, as many as fit."""
     st.html(f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>')
-
-
-def why_html(queue: ReviewQueue, cell: int, doubt: float) -> str:
-    """What speaks for and against the value of a cell, as a card: numbers, then plain sentences. doubt: as it stands now."""
-    spread = float(queue.spread[cell])
-    size = esc(f"{spread:.2f}" if spread >= 0.005 else "<0.01")
-    over_repeats = f'<span class="pn-quiet">± {size} over repeats</span>' if spread > 0 else ""
-    rows = [("model, out of fold", f"{bar_html(float(queue.probabilities[cell]))} {over_repeats}")]
-    if queue.has_evidence:
-        rows.append(("with its other labels", bar_html(float(queue.in_context[cell]))))
-    first = float(queue.doubts[cell])
-    before = f'<span class="pn-quiet">({first:.2f} in the run)</span>' if abs(doubt - first) >= 0.01 else ""
-    rows.append(("doubt", f"{bar_html(doubt)} {before}"))
-    table = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
-    sentences = "".join(f"<p>{esc(sentence)}</p>" for sentence in queue.why(cell))
-    return f'<div class="pn-card pn-why"><table>{table}</table>{sentences}</div>'
-
-
-def neighbour_card(run: Run, queue: ReviewQueue, cell: int, neighbour: Neighbour) -> str:
-    """A picture like the cell's: what the CSV says there for the same label, and all labels it gives."""
-    other, label = queue.disagrees(cell, neighbour), queue.labels[queue.label_of[cell]]
-    alike = "near-duplicate" if neighbour.near_duplicate else f"similarity {neighbour.similarity:.2f}"
-    warned = '<div class="pn-verdict pn-bad">near-duplicate, other value</div>' if other and neighbour.near_duplicate else ""
-    says = "yes" if queue.targets[neighbour.row, queue.label_of[cell]] else "no"
-    return (
-        f'<div class="pn-card{" pn-wrong" if warned else ""}">'
-        f"{run_picture_html(run, queue.paths[neighbour.row], _NEIGHBOUR_SIDE, neighbour.name)}"
-        f'<div class="pn-body"><div class="pn-name">{esc(neighbour.name)}</div>'
-        f"{warned or f'<div class=pn-quiet>{alike}</div>'}"
-        f'<div>{esc(label)}: <b>{says}</b></div><div class="pn-quiet">{esc(", ".join(neighbour.labels) or "no label")}</div></div></div>'
-    )
 
 
 def facts(*entries: tuple[str, object] | tuple[str, object, str]) -> None:

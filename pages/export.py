@@ -1,0 +1,123 @@
+"""Take the corrected CSV home: exactly which lines change, what conflicts, the change log, decisions in and out."""
+
+import streamlit as st
+
+from panorama import runs, ui
+from panorama.datasets import corrected_csvs
+from panorama.decisions import change_log, corrections, decisions_csv, read_answers
+from panorama.errors import PanoramaError
+from panorama.export import bundle, drift, preview
+from panorama.ui import review
+
+ui.ensure_entrypoint()
+
+st.title("Export")
+run = ui.choose_run(needs="suspects.csv")
+home = runs.workspace()
+try:
+    desk = review.desk_of(run)
+    store, fold = desk.store, desk.fold
+    parts = run.sheets()
+    changes = sorted((d for d in fold.standing.values() if d.verdict == "change"), key=lambda d: -d.id)
+    wanted = corrections(changes)
+    contents = corrected_csvs(parts, wanted)
+    lines = preview(parts, wanted)
+    moved = drift(run.source, parts, changes)
+except PanoramaError as error:
+    ui.show_error(error)
+    st.stop()
+
+kept = sum(d.verdict == "keep" for d in fold.standing.values())
+ui.facts(
+    ("Cells that change", f"{len(changes):,}", f"in {len(lines):,} {'line' if len(lines) == 1 else 'lines'}"),
+    ("Looked at and kept", f"{kept:,}"),
+    ("In conflict", f"{len(fold.conflicts):,}", "stay as given until settled"),
+)
+st.write("Every other byte of the CSV stays as it is. Your original file is not touched.")
+if not changes:
+    st.info("Nothing changes yet: the files below are your CSV, byte for byte.")
+    ui.page_link("review", "Review the suspects →")
+if moved is not None:
+    names = ", ".join(ui.text(name) for name in moved.files)
+    st.warning(
+        f"{names} beside the pictures is no longer the file that was reviewed. What you download is the reviewed file with its corrections; "
+        f"nothing is merged. {moved.same:,} of {len(changes):,} changes still fit the new file."
+    )
+    if moved.conflicts:
+        with st.expander(f"{len(moved.conflicts):,} that do not fit", expanded=True):
+            shown = moved.conflicts[ui.pager(len(moved.conflicts), 50, "drift")]
+            st.html("".join(f'<p class="pn-error">{ui.esc(sentence)}</p>' for sentence in shown))
+
+
+def backed_up(data: bytes) -> None:
+    """Before a file goes out, the decisions are copied; what cannot be copied is said, and the export goes on."""
+    del data
+    try:
+        store.backup(home / "backups")
+    except PanoramaError as error:
+        st.session_state["told"] = str(error)
+
+
+log, all_decisions = change_log(changes), decisions_csv(fold)
+downloads = [
+    *((f"{file}, corrected", data, file.rpartition("/")[2], "text/csv") for file, data in contents.items()),
+    ("Change log", log, "changes.csv", "text/csv"),
+    ("All decisions", all_decisions, "decisions.csv", "text/csv"),
+    ("All as one zip", bundle(contents, changes, all_decisions), "corrected.zip", "application/zip"),
+]
+columns = st.columns(len(downloads))
+for number, (column, (name, data, file, kind)) in enumerate(zip(columns, downloads, strict=True)):
+    column.download_button(
+        ui.text(name), data, file, kind, key=f"download-{number}", on_click=backed_up, args=(data,), width="stretch",
+        type="primary" if number < len(contents) else "secondary",
+    )  # fmt: skip
+if told := st.session_state.pop("told", ""):
+    st.warning(ui.text(told))
+st.caption(
+    "The decisions are backed up before each download, in the workspace's folder backups. In the change log, and only there, cells that a spreadsheet would run as a formula get a ' in front."
+)
+
+st.subheader("What changes, line by line")
+if not lines:
+    st.write("No line.")
+else:
+    rows = "".join(
+        f"<tr><td>{ui.esc(one.file)}, line {one.line:,}</td><td><code>{ui.esc(one.before)}</code></td><td><code>{ui.esc(one.after)}</code></td></tr>"
+        for one in lines[ui.pager(len(lines), 50, "lines")]
+    )
+    st.html(f'<table class="pn-table pn-lines"><tr><th>where</th><th>before</th><th>after</th></tr>{rows}</table>')
+    with st.expander("Who decided it"):
+        rows = "".join(
+            f"<tr><td>{ui.esc(d.image)}</td><td>{ui.esc(d.label)}</td><td>{d.given} → {1 - d.given}</td><td>{ui.esc(d.reviewer or 'no name')}</td>"
+            f"<td>{ui.esc(d.at[:16].replace('T', ' '))}</td><td>{ui.esc(d.note)}</td></tr>"
+            for d in changes[ui.pager(len(changes), 50, "changes")]
+        )
+        st.html(
+            f'<table class="pn-table"><tr><th>image</th><th>label</th><th>from → to</th><th>who</th><th>when (UTC)</th><th>note</th></tr>{rows}</table>'
+        )
+
+st.subheader("Decisions from elsewhere")
+st.write("A decisions.csv of a colleague, or any CSV with the columns image, label and value (0 or 1). The same file twice counts once.")
+upload = st.file_uploader("decisions.csv", type=["csv"], key="decisions-upload")
+if upload is not None:
+    queue = desk.queue
+    given = {(image, label): int(queue.targets[i, k]) for i, image in enumerate(queue.images) for k, label in enumerate(queue.labels)}
+    try:
+        answers, problems = read_answers(upload.getvalue(), upload.name, csv=queue.fingerprint, given=given, reviewer=review.reviewer().name)
+    except PanoramaError as error:
+        ui.show_error(error)
+        st.stop()
+    st.write(f"{len(answers):,} decisions fit this data set, {len(problems):,} rows do not.")
+    if problems:
+        with st.expander("Rows that do not fit"):
+            st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in problems[ui.pager(len(problems), 50, "misfits")]))
+    if answers and st.button(f"Take in {len(answers):,} decisions", type="primary", key="take-in"):
+        try:
+            store.backup(home / "backups")
+            store.apply(queue.fingerprint, answers)
+        except PanoramaError as error:
+            ui.show_error(error)
+        else:
+            st.rerun()
+st.divider()
+ui.page_link("report", "Next: read the report →")

@@ -1,0 +1,296 @@
+"""The review in the browser: a component that keeps every key press in order and shows the next picture at once, and what surrounds it."""
+
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from panorama import runs, ui
+from panorama.cards import View, packet, taken
+from panorama.decisions import Decision, agreements, control_check
+from panorama.errors import PanoramaError
+from panorama.reviewing import in_all
+from panorama.runs import Run
+from panorama.workbench import UNSUSPECTED, Desk, Filters, Receipt, Reviewer
+
+KEY = "workbench"
+_FOLDER = Path(__file__).parent
+_SCRIPTS = ("queue.js", "picture.js", "views.js", "mount.js")
+_CONFLICTS_A_PAGE = 10
+
+
+@st.cache_resource(show_spinner=False)
+def _component() -> Any:
+    """One registration a server: a second one would be a warning."""
+    return st.components.v2.component(
+        "panorama_workbench",
+        html='<div class="review"></div>',
+        css=(_FOLDER / "review.css").read_text(encoding="utf-8"),
+        js="\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS),
+    )
+
+
+@dataclass
+class Tally:
+    """What was done in this session. acked: for each tab, up to which of its events all is stored."""
+
+    began: float = field(default_factory=time.monotonic)
+    counts: Counter[str] = field(default_factory=Counter)
+    by_label: Counter[tuple[str, str]] = field(default_factory=Counter)
+    acked: dict[str, int] = field(default_factory=dict)
+
+    def count(self, rows: list[Decision]) -> None:
+        for row in rows:
+            self.counts[row.verdict] += 1
+            self.by_label[row.label, row.verdict] += 1
+
+
+def tally() -> Tally:
+    """This session's."""
+    if "tally" not in st.session_state:
+        st.session_state["tally"] = Tally()
+    found: Tally = st.session_state["tally"]
+    return found
+
+
+def reviewer() -> Reviewer:
+    """Who decides: the login where one is configured, else the name typed into the field."""
+    signed_in = ui.login_name()
+    if signed_in:
+        return Reviewer(signed_in, "login")
+    name = st.session_state.get("reviewer", "")
+    return Reviewer(" ".join(name.split()), "declared")
+
+
+def seed() -> int:
+    """This session's, for where controls stand."""
+    found: int = st.session_state.setdefault("review-seed", uuid.uuid4().int % 2**31)
+    return found
+
+
+# --- the bench -----------------------------------------------------------------------------------------------------------
+
+
+def _name_was_kept() -> None:
+    kept = (st.session_state.get(KEY) or {}).get("name")
+    if isinstance(kept, str) and not st.session_state.get("reviewer"):
+        st.session_state["reviewer"] = kept[:200]
+        st.session_state["review-again"] = True
+
+
+def _next_label() -> None:
+    if (st.session_state.get(KEY) or {}).get("command") == "next-label":
+        choices = st.session_state.get("label-choices", [])
+        at = choices.index(st.session_state["label"]) if st.session_state.get("label") in choices else -1
+        if choices:
+            st.session_state["label"] = choices[(at + 1) % len(choices)]
+            st.session_state["review-again"] = True
+
+
+@st.fragment
+def bench(desk: Desk, run: Run, view: View) -> None:
+    """Figures, the component, and what was done in this session; runs again with every batch of answers."""
+    if st.session_state.pop("review-again", False):
+        st.rerun()  # the whole page: a filter or the name has changed
+    done = tally()
+    batch = (st.session_state.get(KEY) or {}).get("batch")
+    batch = batch if isinstance(batch, dict) else {}
+    receipt, client = _take(desk, batch, view.who, done)
+    answered = batch.get("answered")
+    view = replace(view, n_answered=answered if isinstance(answered, int) else 0)
+    try:
+        data = packet(desk, run, view, batch, receipt, client, album())
+        _figures(desk, view)
+    except PanoramaError as error:
+        ui.show_error(error)
+        return
+    _component()(
+        key=KEY, data=data, default={"batch": None, "name": None},
+        on_batch_change=lambda: None, on_name_change=_name_was_kept, on_command_change=_next_label,
+    )  # fmt: skip
+    _summary(done)
+
+
+def _take(desk: Desk, batch: dict[str, Any], who: Reviewer, done: Tally) -> tuple[Receipt, str]:
+    """Stores what is new in the batch: the session keeps the last one, and every run of the page sees it again."""
+    client, events = batch.get("client"), batch.get("events")
+    known = done.acked.get(client, -1) if isinstance(client, str) else -1
+    if isinstance(events, list):
+        batch = batch | {"events": [e for e in events if not (isinstance(e, dict) and isinstance(e.get("n"), int) and e["n"] <= known)]}
+    receipt, client = taken(desk, batch, who)
+    if client and not receipt.error:
+        done.count(receipt.rows)
+        receipt.acked = done.acked[client] = max(known, receipt.acked)
+    return receipt, client
+
+
+@st.cache_resource(show_spinner=False)
+def album() -> Any:
+    """Pictures that were shown, for all sessions: at most 200 MB."""
+    from panorama.thumbnails import Thumbnails
+
+    return Thumbnails(200 * 2**20)
+
+
+def _figures(desk: Desk, view: View) -> None:
+    fold = desk.fold
+    verdicts = Counter(d.verdict for d in fold.standing.values())
+    entries: list[tuple[str, object] | tuple[str, object, str]] = [
+        ("To decide", f"{desk.waiting(view.filters, view.who.name):,}", "cells with these filters"),
+        ("Decided", f"{verdicts['keep'] + verdicts['change']:,}", f"{verdicts['change']:,} to change, {verdicts['keep']:,} kept"),
+    ]
+    n, wrong = desk.expected_wrong(view.filters, view.who, 20)
+    if n and not view.blind:
+        about = f"about {wrong:.0f}" if wrong >= 0.5 else "hardly any"
+        entries.append((f"Of the next {n}", about, f"{'is' if round(wrong) == 1 else 'are'} wrong, by their doubts"))
+    if desk.queue.has_evidence and not view.blind:
+        expected, low, high = in_all(desk.errors())
+        entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f} in the CSV"))
+    if fold.conflicts:
+        entries.append(("Conflicts", f"{len(fold.conflicts):,}", "reviewers disagree"))
+    ui.facts(*entries)
+
+
+def _summary(done: Tally) -> None:
+    counts = done.counts
+    n = counts["keep"] + counts["change"] + counts["skip"]
+    if not n:
+        return
+    seconds = time.monotonic() - done.began
+    st.caption(
+        f"This session: {n:,} answers in {ui.duration(seconds)} ({seconds / n:.1f} s each): {counts['change']:,} changed, {counts['keep']:,} kept, "
+        f"{counts['skip']:,} skipped, {counts['undo']:,} taken back."
+    )
+    with st.expander("By label"):
+        labels = sorted({label for label, _ in done.by_label})
+        rows = "".join(
+            f"<tr><td>{ui.esc(label)}</td>"
+            + "".join(f"<td>{done.by_label[label, v]:,}</td>" for v in ("change", "keep", "skip", "undo"))
+            + "</tr>"
+            for label in labels
+        )
+        st.html(
+            f'<table class="pn-table"><tr><th>label</th><th>changed</th><th>kept</th><th>skipped</th><th>taken back</th></tr>{rows}</table>'
+        )
+
+
+# --- people --------------------------------------------------------------------------------------------------------------
+
+
+def people(desk: Desk, run: Run, who: Reviewer) -> None:
+    """Conflicts to settle, who decided how much, how far they agree, and what the controls say."""
+    _conflicts(desk, run, who)
+    fold = desk.fold
+    rows = fold.rows()
+    st.subheader("Who decided")
+    if not rows:
+        st.write("Nobody has decided anything yet.")
+        return
+    counts = Counter((row.reviewer, row.identity, row.verdict) for row in rows)
+    named = sorted({(row.reviewer, row.identity) for row in rows})
+    body = "".join(
+        f"<tr><td>{ui.esc(name or 'no name')}</td><td>{'logged in' if identity == 'login' else 'name declared, not verified'}</td>"
+        + "".join(f"<td>{counts[name, identity, verdict]:,}</td>" for verdict in ("change", "keep", "skip"))
+        + "</tr>"
+        for name, identity in named
+    )
+    st.html(f'<table class="pn-table"><tr><th>who</th><th>name</th><th>changed</th><th>kept</th><th>skipped</th></tr>{body}</table>')
+    _agreement(desk)
+    _controls(desk)
+
+
+def _agreement(desk: Desk) -> None:
+    found = agreements(desk.fold)
+    st.subheader("Agreement on cells that two have decided")
+    if not found:
+        st.write("No cell was decided by two people yet. Choose “not decided by me” under “More filters” to give second opinions.")
+        return
+    body = "".join(
+        f"<tr><td>{ui.esc(a.first or 'no name')}</td><td>{ui.esc(a.second or 'no name')}</td><td>{a.cells:,}</td><td>{a.agreed:,}</td>"
+        f"<td>{'not measurable' if a.kappa is None else f'{a.kappa:.2f}'}</td></tr>"
+        for a in found
+    )
+    st.html(
+        f'<table class="pn-table"><tr><th>one</th><th>other</th><th>cells both decided</th><th>agreed</th><th>Cohen\'s kappa</th></tr>{body}</table>'
+    )
+    st.caption("Kappa is agreement beyond chance: 1 is complete, 0 what chance gives. It cannot be measured where both always gave the same answer.")
+
+
+def _controls(desk: Desk) -> None:
+    left = len(desk.unsuspected(Filters()))
+    found = control_check(desk.fold.standing.values(), left)
+    st.subheader("Controls")
+    if found is None:
+        st.write(
+            f"None decided yet. Under “How”, mix in cells of doubt below {UNSUSPECTED:g}, chosen at random: they tell how many errors are left where nobody looks."
+        )
+        return
+    st.write(
+        f"{found.changed:,} of {found.n:,} unsuspected cells were changed: {found.share:.1%} ({found.share_low:.1%} to {found.share_high:.1%}). "
+        f"If that holds for the {left:,} unsuspected cells that nobody has decided, about {found.left:,.0f} of them are wrong "
+        f"({found.low:,.0f} to {found.high:,.0f}) — or reviewers disagree with labels that are right that often. Controls of one label or kind speak for that alone."
+    )
+
+
+def _conflicts(desk: Desk, run: Run, who: Reviewer) -> None:
+    conflicts = desk.fold.conflicts
+    st.subheader("Conflicts")
+    if not conflicts:
+        st.write("None. Where reviewers disagree, the cell stands here until somebody settles it, and the CSV keeps its value.")
+        return
+    st.write(
+        f"{len(conflicts):,} {'cell' if len(conflicts) == 1 else 'cells'} on which reviewers disagree. Until one is settled, the corrected CSV keeps the given value."
+    )
+    if st.session_state.get("told"):
+        st.error(ui.text(st.session_state.pop("told")))
+    names = list(conflicts)
+    path_of = desk.queue.position
+    for number, name in enumerate(names[ui.pager(len(names), _CONFLICTS_A_PAGE, "conflicts")]):
+        image, label = name
+        with st.container(border=True):
+            left, right = st.columns([1, 2])
+            if image in path_of:
+                with left:
+                    st.html(ui.run_picture_html(run, desk.queue.paths[path_of[image]], 480, image, "pn-photo pn-small"))
+            with right:
+                st.markdown(f"**{ui.text(label)}** in {ui.text(image)}")
+                opinions = "".join(
+                    f"<tr><td>{ui.esc(d.reviewer or 'no name')}</td><td><b>{'yes' if d.value else 'no'}</b></td><td>{ui.esc(d.at[:16].replace('T', ' '))}</td><td>{ui.esc(d.note)}</td></tr>"
+                    for d in conflicts[name]
+                )
+                given = conflicts[name][0].given
+                st.html(f'<table class="pn-table"><tr><th>who</th><th>says</th><th>when (UTC)</th><th>note</th></tr>{opinions}</table>')
+                st.caption(f"The CSV says {'yes' if given else 'no'}.")
+                buttons = st.container(horizontal=True)
+                for value in (1, 0):
+                    buttons.button(
+                        f"Settle: {'yes' if value else 'no'}", key=f"settle-{value}-{conflicts[name][-1].id}-{number}",
+                        on_click=_settle, args=(desk, who, name, value),
+                    )  # fmt: skip
+
+
+def _settle(desk: Desk, who: Reviewer, name: tuple[str, str], value: int) -> None:
+    """A click on a conflict that was settled or has changed meanwhile settles nothing: its key is gone."""
+    image, label = name
+    event = {"n": 0, "image": image, "label": label, "value": value, "way": "settled"}
+    receipt = desk.take([event], who, uuid.uuid4().hex)
+    st.session_state["told"] = receipt.error or " ".join(why for _, why in receipt.refused)
+
+
+@st.cache_resource(show_spinner="Reading suspects", max_entries=3)
+def _desk_of(folder: str, stamps: tuple[int, ...], home: Path) -> Desk:
+    run = Run(Path(folder))
+    made = Desk(ui.queue_of(folder, stamps), ui.review_store(home), run.id)
+    ui.settle_memory()
+    return made
+
+
+def desk_of(run: Run) -> Desk:
+    """The desk of a run, shared by all sessions, with what was decided up to now. Raises PanoramaError."""
+    found = _desk_of(str(run.folder), ui.queue_stamps(run), runs.workspace())
+    found.refresh()
+    return found

@@ -1,0 +1,214 @@
+// One tab's side of a review: the answers on their way, and the cards it holds. Nothing is decided here and nothing is the truth:
+// an event is kept until the server says that it is on its disk, and sent again until then. Events name images, never positions.
+
+const held = (globalThis.__panoramaReview ??= { desks: new Map() });
+const RESEND_AFTER_MS = 5000;
+const KEPT_CARDS = 160;
+
+function newClient() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function deskOf(csv) {
+  if (!held.desks.has(csv)) held.desks.set(csv, new Desk(csv));
+  return held.desks.get(csv);
+}
+
+class Desk {
+  constructor(csv) {
+    this.csv = csv;
+    this.client = newClient(); // anew with every load: a duplicated tab must not number its events like the first one
+    this.backlog = []; // [{client, events}] that an earlier load of this tab left unsaved
+    this.events = [];
+    this.next = 0;
+    this.answered = 0;
+    this.cards = new Map(); // id -> card, least recently used first
+    this.order = []; // ids; the first is on screen
+    this.front = []; // ids that an undo gave back
+    this.history = []; // [{n, ids}] of this load, for undo
+    this.epoch = null;
+    this.serial = null;
+    this.sentAt = 0;
+    this.attempt = 0;
+    this.error = "";
+    this.refused = [];
+    this.last = null;
+    this.full = null; // {id, url}
+    this.wantFull = null;
+    this.restore();
+  }
+
+  // --- what survives a refresh
+
+  key() {
+    return `panorama-unsaved:${this.csv}`;
+  }
+
+  restore() {
+    try {
+      this.backlog = JSON.parse(sessionStorage.getItem(this.key()) ?? "[]").filter((part) => part.events.length);
+    } catch {
+      this.backlog = [];
+    }
+  }
+
+  persist() {
+    const parts = [...this.backlog, { client: this.client, events: this.events }].filter((part) => part.events.length);
+    try {
+      if (parts.length) sessionStorage.setItem(this.key(), JSON.stringify(parts));
+      else sessionStorage.removeItem(this.key());
+    } catch {
+      // a full or forbidden store: the page still asks before it is closed
+    }
+  }
+
+  unsaved() {
+    return this.events.length + this.backlog.reduce((sum, part) => sum + part.events.length, 0);
+  }
+
+  // --- what goes out
+
+  push(events, ids) {
+    const first = this.next;
+    for (const event of events) this.events.push({ ...event, n: this.next++ });
+    if (ids) {
+      this.history.push({ n: first, ids });
+      this.answered += ids.length;
+    }
+    this.persist();
+    this.send();
+  }
+
+  undo() {
+    const past = this.history.pop();
+    this.events.push({ n: this.next++, undo: true, ...(past ? { of: past.n } : {}) });
+    if (past) {
+      this.answered -= past.ids.length;
+      this.front = [...past.ids.filter((id) => this.cards.has(id)), ...this.front];
+      this.order = [...this.front, ...this.order.filter((id) => !this.front.includes(id))];
+    }
+    this.last = null;
+    this.persist();
+    this.send();
+    return past;
+  }
+
+  send(evenIfNothingIsNew = false) {
+    const now = performance.now();
+    if (this.sentAt && now - this.sentAt < RESEND_AFTER_MS) return; // one at a time: answers stay in order
+    const part = this.backlog[0] ?? { client: this.client, events: this.events };
+    if (!part.events.length && !evenIfNothingIsNew) return;
+    this.sentAt = now;
+    this.setStateValue("batch", {
+      csv: this.csv, client: part.client, tab: this.client, events: part.events, answered: this.answered, attempt: ++this.attempt,
+      have: [...this.cards.keys()], full: this.wantFull,
+    });
+  }
+
+  // --- what comes in
+
+  receive(data) {
+    if (data.serial === this.serial) return false;
+    this.serial = data.serial;
+    this.sentAt = 0;
+    this.error = data.error;
+    if (this.epoch !== data.epoch) this.begin(data.epoch);
+    this.acknowledge(data);
+    for (const [id, card] of Object.entries(data.cards)) this.keep(id, card);
+    if (data.full && this.wantFull === data.full.id) {
+      this.full = data.full;
+      this.wantFull = null;
+    }
+    const restored = (data.restored ?? []).map(([, id]) => id).filter((id) => !this.front.includes(id));
+    this.front = [...this.front, ...restored].filter((id) => this.cards.has(id));
+    this.arrange(data.order);
+    const missing = data.order.some((id) => !this.cards.has(id));
+    if (!this.error && (this.unsaved() || missing || this.wantFull)) queueMicrotask(() => this.send(true));
+    return true;
+  }
+
+  begin(epoch) {
+    this.epoch = epoch;
+    this.order = [];
+    this.front = [];
+    this.history = [];
+    this.cards.clear();
+    this.last = null;
+    this.full = this.wantFull = null;
+  }
+
+  acknowledge({ acked, refused }) {
+    if (!acked) return;
+    for (const [, why] of refused ?? []) this.refused.push(why);
+    const left = (events) => events.filter((event) => event.n > acked.n);
+    if (acked.client === this.client) this.events = left(this.events);
+    for (const part of this.backlog) if (part.client === acked.client) part.events = left(part.events);
+    this.backlog = this.backlog.filter((part) => part.events.length);
+    this.persist();
+  }
+
+  keep(id, card) {
+    this.cards.delete(id);
+    this.cards.set(id, card);
+    if (card.url) {
+      card.picture = new Image(); // decoded before it is asked for
+      card.picture.src = card.url;
+      card.picture.decode?.().catch(() => {});
+    }
+    for (const old of this.cards.keys()) {
+      if (this.cards.size <= KEPT_CARDS) break;
+      if (!this.order.includes(old) && !this.front.includes(old)) this.cards.delete(old);
+      else break;
+    }
+  }
+
+  // What is on screen stays there; behind it comes what was given back, then what the server says is next.
+  arrange(order) {
+    const gone = new Set(this.events.filter((event) => !event.undo).map((event) => event.id));
+    const undone = new Set(this.front);
+    const shown = this.order.slice(0, this.data.pageSize).filter((id) => this.cards.has(id));
+    const all = [...this.front, ...shown, ...order.filter((id) => !gone.has(id) || undone.has(id))];
+    this.order = [...new Set(all)].filter((id) => this.cards.has(id) || order.includes(id));
+  }
+
+  done(ids) {
+    this.order = this.order.filter((id) => !ids.includes(id));
+    this.front = this.front.filter((id) => !ids.includes(id));
+  }
+
+  current() {
+    return this.order.length ? this.cards.get(this.order[0]) : undefined;
+  }
+}
+
+// --- building elements: user strings only ever become text or attributes
+
+function el(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+const word = (value) => (value ? "yes" : "no");
+
+function bar(share) {
+  const inner = el("i");
+  inner.style.width = `${Math.round(share * 100)}%`;
+  return el("span", { class: "measure" }, el("span", { class: "bar", "aria-hidden": "true" }, inner), share.toFixed(2));
+}
+
+function keyed(text, key, attributes) {
+  return el("button", { type: "button", "aria-keyshortcuts": key.toLowerCase(), ...attributes }, text, el("kbd", { "aria-hidden": "true" }, key));
+}
+
+// Whether a key press means something to the element it went to, and so is none of ours.
+function isTyping(event) {
+  const target = event.composedPath()[0];
+  if (!(target instanceof Element)) return false;
+  return target.matches("input, textarea, select, [contenteditable], [role=combobox], [role=listbox], [role=option], [role=slider]");
+}

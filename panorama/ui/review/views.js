@@ -1,0 +1,355 @@
+// The three ways to go through suspects. A view draws the desk, and turns clicks and keys into events.
+
+class View {
+  constructor(desk, root, say) {
+    this.desk = desk;
+    this.root = root;
+    this.say = say; // commands to the page: the next label
+    this.status = el("p", { class: "status", role: "status", "aria-live": "polite" });
+    this.notice = el("p", { class: "notice", role: "alert" });
+  }
+
+  tell() {
+    const { desk } = this;
+    const waiting = desk.unsaved();
+    this.status.textContent = waiting ? `Saving ${waiting} …` : desk.answered ? `${desk.answered} decided in this tab, all saved.` : "";
+    const said = [desk.error && `${desk.error} It is sent again until it is saved; do not close this tab.`, ...desk.refused].filter(Boolean);
+    this.notice.textContent = said.join(" ");
+    this.notice.hidden = !said.length;
+  }
+
+  undo() {
+    this.desk.undo();
+    this.draw();
+  }
+
+  empty() {
+    return el("div", { class: "empty" }, el("h2", {}, this.desk.data.empty.title), el("p", {}, this.desk.data.empty.then), this.undoButton());
+  }
+
+  undoButton() {
+    return keyed("Undo", "U", { class: "quiet-button", onclick: () => this.undo(), title: "Takes back your latest answer" });
+  }
+
+  key(key) {
+    if (key === "u") this.undo();
+    else if (key === "l") this.say("next-label");
+    else return false;
+    return true;
+  }
+}
+
+// --- cell by cell: one picture, one question
+
+class CellView extends View {
+  constructor(...all) {
+    super(...all);
+    this.picture = new PictureView((id) => this.wantFull(id));
+    this.panel = el("div", { class: "panel" });
+    this.below = el("div", { class: "below" });
+    this.heat = false;
+    this.notes = new Map();
+    this.root.replaceChildren(el("div", { class: "bench" }, this.picture.element, this.panel), this.below);
+  }
+
+  wantFull(id) {
+    const card = this.desk.cards.get(id);
+    if (!card?.larger || this.desk.full?.id === id || this.desk.wantFull === id) return;
+    this.desk.wantFull = id;
+    this.desk.send(true);
+  }
+
+  draw() {
+    const card = this.desk.current();
+    this.root.firstChild.hidden = this.below.hidden = !card;
+    this.root.querySelector(".empty")?.remove();
+    if (!card) {
+      const waits = this.desk.order.length > 0;
+      this.root.append(waits ? el("div", { class: "empty" }, el("p", {}, "The next picture is on its way …")) : this.empty());
+      return this.tell();
+    }
+    if (this.asked !== card.id) this.noting = this.notes.has(card.id);
+    this.asked = card.id;
+    this.picture.show(card, this.heat && !this.blind());
+    if (this.desk.full?.id === card.id) this.picture.sharpen(this.desk.full.url);
+    this.panel.replaceChildren(...this.panelParts(card));
+    this.below.replaceChildren(...(this.blind() ? [] : this.neighbours(card)));
+    this.tell();
+  }
+
+  blind() {
+    return this.desk.data.blind;
+  }
+
+  panelParts(card) {
+    const blind = this.blind();
+    const says = blind
+      ? el("p", { class: "quiet" }, "Blind: what the CSV says and what the model thinks is shown after your answer.")
+      : el("p", { class: "says" }, "The CSV says ", el("b", {}, word(card.given)), ". The model, which never saw this picture, says ", bar(card.p));
+    const effect = (value) => (blind ? null : el("small", {}, value === card.given ? "keeps the CSV" : "changes the CSV"));
+    const answer = (value, key) =>
+      el("button", { type: "button", class: "answer", "aria-keyshortcuts": key.toLowerCase(), onclick: () => this.answer(value) },
+         el("span", {}, value === 1 ? "Yes" : "No", el("kbd", { "aria-hidden": "true" }, key)), effect(value));
+    return [
+      el("p", { class: "where" }, el("span", { class: "name" }, card.image), el("span", { class: "quiet" }, ` · ${card.split} · `),
+         el("a", { href: card.link, target: "_blank", rel: "noopener" }, "link")),
+      el("h2", { id: "question" }, "Is ", el("em", {}, card.label), " in this picture?"),
+      says,
+      el("div", { class: "answers", role: "group", "aria-labelledby": "question" }, answer(1, "Y"), answer(0, "N")),
+      el("div", { class: "more" },
+         keyed("Skip", "S", { class: "quiet-button", onclick: () => this.answer(null) }), this.undoButton(),
+         keyed("Next label", "L", { class: "quiet-button", onclick: () => this.say("next-label") }),
+         keyed("Note", "T", { class: "quiet-button", "aria-expanded": String(this.noting), onclick: () => this.note() }),
+         !blind && card.heat && keyed("Heat map", "H", { class: "quiet-button", "aria-pressed": String(this.heat), onclick: () => this.toggleHeat(),
+                                                         title: "Where the trained model sees the label; it has learned from this picture" })),
+      this.noting && this.noteField(card),
+      this.lastLine(), this.status, this.notice,
+      !blind && this.why(card), !blind && this.allLabels(card),
+    ].filter(Boolean);
+  }
+
+  noteField(card) {
+    const field = el("textarea", { rows: 2, "aria-label": "Note on this decision", placeholder: "Goes into the log with your answer. Esc: back to the keys",
+                                   oninput: () => this.notes.set(card.id, field.value), onkeydown: (event) => event.key === "Escape" && field.blur() });
+    field.value = this.notes.get(card.id) ?? "";
+    return field;
+  }
+
+  note() {
+    this.noting = !this.noting;
+    this.draw();
+    this.panel.querySelector("textarea")?.focus();
+  }
+
+  toggleHeat() {
+    this.heat = !this.heat;
+    this.draw();
+  }
+
+  lastLine() {
+    const { last } = this.desk;
+    if (!last) return null;
+    const said = last.value === null ? "skipped" : word(last.value);
+    const change = last.value === null ? "" : last.value === last.given ? `, as the CSV says` : `; the CSV says ${word(last.given)}`;
+    const model = last.blind ? `, the model ${last.p.toFixed(2)}` : "";
+    return el("p", { class: "last" }, "Before: ", el("span", { class: "name" }, last.image), `, ${last.label}: `, el("b", {}, said), change, model, ".");
+  }
+
+  why(card) {
+    const rows = [["model, out of fold", bar(card.p), card.spread], card.context !== null && ["with its other labels", bar(card.context)], ["doubt", bar(card.doubt), card.before]];
+    return el("section", { class: "why", "aria-label": "Why it is suspect" },
+      el("table", {}, ...rows.filter(Boolean).map(([name, value, note]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value, note && el("span", { class: "quiet" }, ` ${note}`))))),
+      ...card.why.map((sentence) => el("p", {}, sentence)));
+  }
+
+  allLabels(card) {
+    const row = (one) => el("tr", { class: one.label === card.label ? "asked" : null },
+      el("th", { scope: "row" }, one.label), el("td", {}, word(one.given)), el("td", {}, bar(one.p)), el("td", {}, one.decided));
+    const head = ["label", "CSV", "model", "decided"].map((name) => el("th", { scope: "col" }, name));
+    return el("details", { class: "labels", open: card.labels.length <= 12 }, el("summary", {}, `All ${card.labels.length} labels of this picture`),
+      el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...card.labels.map(row))));
+  }
+
+  neighbours(card) {
+    if (!card.near.length) return [];
+    const one = (near) => el("li", { class: near.twin && near.other ? "disagrees" : null },
+      near.url ? el("img", { src: near.url, alt: near.name, loading: "lazy" }) : el("span", { class: "quiet" }, "cannot be read"),
+      el("span", { class: "name" }, near.name),
+      near.twin ? el("b", {}, near.other ? "⚠ near-duplicate, other value" : "near-duplicate") : el("span", { class: "quiet" }, `similarity ${near.similarity.toFixed(2)}`),
+      el("span", {}, `${card.label}: `, el("b", {}, word(near.says))), el("span", { class: "quiet" }, near.labels || "no label"));
+    return [el("h3", {}, "The pictures most like it, and what the CSV says of them"), el("ul", { class: "near" }, ...card.near.map(one))];
+  }
+
+  answer(value) {
+    const { desk } = this;
+    const card = desk.current();
+    if (!card || !card.url && !card.missing) return; // nobody answers for a picture that is not there yet
+    const note = this.notes.get(card.id)?.trim();
+    this.notes.delete(card.id);
+    desk.done([card.id]);
+    desk.last = { image: card.image, label: card.label, value, given: card.given, p: card.p, blind: this.blind() };
+    desk.push([{ id: card.id, image: card.image, label: card.label, value, way: "cell", ...(note && { note }),
+                 ...(this.blind() && { blind: true }), ...(card.control && { control: true }) }], [card.id]);
+    this.draw();
+  }
+
+  key(key) {
+    const answers = { y: 1, n: 0, s: null };
+    if (key in answers) this.answer(answers[key]);
+    else if (key === "t") this.note();
+    else if (key === "h") this.toggleHeat();
+    else return this.picture.key(key) || super.key(key);
+    return true;
+  }
+}
+
+// --- many at once: a grid for one label and kind; what is clicked is wrong, the rest is confirmed
+
+class GridView extends View {
+  constructor(...all) {
+    super(...all);
+    this.chosen = new Set();
+    this.at = 0;
+  }
+
+  shown() {
+    return this.desk.order.filter((id) => this.desk.cards.has(id)).slice(0, this.desk.data.pageSize);
+  }
+
+  draw() {
+    const ids = this.shown();
+    if (!ids.length) {
+      this.root.replaceChildren(this.desk.order.length ? el("p", { class: "quiet" }, "Pictures are on their way …") : this.empty(), this.status, this.notice);
+      return this.tell();
+    }
+    const card = this.desk.cards.get(ids[0]);
+    const [lack, have] = card.given ? ["carry", "lack it"] : ["lack", "have it"];
+    const n = [...this.chosen].filter((id) => ids.includes(id)).length;
+    const count = ids.length === 1 ? "This picture" : `These ${ids.length} pictures`;
+    this.root.replaceChildren(
+      el("div", { class: "gridhead" },
+        el("h2", {}, `${count} ${ids.length === 1 ? lack.replace("carry", "carries").replace("lack", "lacks") : lack} `, el("em", {}, card.label), `, the CSV says. Click those that ${have}.`),
+        el("div", { class: "more" },
+          el("button", { type: "button", class: "answer", "aria-keyshortcuts": "control+enter", onclick: () => this.confirm() },
+            el("span", {}, n ? `Change ${n}, keep ${ids.length - n}` : `Keep all ${ids.length}`, el("kbd", { "aria-hidden": "true" }, "Ctrl ⏎"))),
+          this.undoButton(), keyed("Next label", "L", { class: "quiet-button", onclick: () => this.say("next-label") }),
+          n > 0 && el("button", { type: "button", class: "quiet-button", onclick: () => this.choose([]) }, "Unclick all")),
+        this.status, this.notice),
+      el("div", { class: "grid", role: "group", "aria-label": `Pictures whose ${card.label} may be wrong` }, ...ids.map((id, place) => this.tile(id, place))),
+    );
+    this.tell();
+  }
+
+  tile(id, place) {
+    const card = this.desk.cards.get(id);
+    const on = this.chosen.has(id);
+    return el("button", { type: "button", class: "tile", "aria-pressed": String(on), tabindex: place === this.at ? "0" : "-1", "data-place": place, title: card.image,
+                          onclick: () => this.toggle(id, place) },
+      card.url ? el("img", { src: card.url, alt: "" }) : el("span", { class: "quiet" }, card.missing ?? "on its way …"),
+      el("span", { class: "mark", "aria-hidden": "true" }, on ? `✓ ${word(1 - card.given)}` : ""),
+      el("span", { class: "name" }, card.image), el("span", { class: "quiet" }, `model ${card.p.toFixed(2)}`));
+  }
+
+  toggle(id, place) {
+    this.chosen.has(id) ? this.chosen.delete(id) : this.chosen.add(id);
+    this.focus(place);
+  }
+
+  choose(ids) {
+    this.chosen = new Set(ids);
+    this.draw();
+  }
+
+  focus(place) {
+    this.at = Math.min(this.shown().length - 1, Math.max(0, place));
+    this.draw();
+    this.root.querySelector(`[data-place="${this.at}"]`)?.focus();
+  }
+
+  confirm() {
+    const { desk } = this;
+    const ids = this.shown();
+    if (!ids.length || ids.some((id) => !desk.cards.get(id).url && !desk.cards.get(id).missing)) return;
+    const batch = desk.next;
+    desk.done(ids);
+    desk.push(ids.map((id) => {
+      const card = desk.cards.get(id);
+      return { id, image: card.image, label: card.label, value: this.chosen.has(id) ? 1 - card.given : card.given, way: "grid", batch };
+    }), ids);
+    this.chosen.clear();
+    this.at = 0;
+    this.draw();
+  }
+
+  key(key) {
+    const columns = Math.max(1, getComputedStyle(this.root.querySelector(".grid") ?? this.root).gridTemplateColumns.split(" ").length);
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+    if (key in steps) this.focus(this.at + steps[key]);
+    else return super.key(key);
+    return true;
+  }
+}
+
+// --- whole image: all labels of one picture as switches
+
+class ImageView extends View {
+  constructor(...all) {
+    super(...all);
+    this.picture = new PictureView((id) => CellView.prototype.wantFull.call(this, id));
+    this.panel = el("div", { class: "panel" });
+    this.root.replaceChildren(el("div", { class: "bench" }, this.picture.element, this.panel));
+  }
+
+  draw() {
+    const card = this.desk.current();
+    this.root.firstChild.hidden = !card;
+    this.root.querySelector(".empty")?.remove();
+    if (!card) {
+      this.root.append(this.desk.order.length ? el("div", { class: "empty" }, el("p", {}, "The next picture is on its way …")) : this.empty());
+      return this.tell();
+    }
+    if (this.asked !== card.id) this.values = card.labels.map((one) => one.value);
+    this.asked = card.id;
+    this.picture.show(card, false);
+    if (this.desk.full?.id === card.id) this.picture.sharpen(this.desk.full.url);
+    const changes = card.labels.filter((one, place) => this.values[place] !== one.given).length;
+    this.panel.replaceChildren(
+      el("p", { class: "where" }, el("span", { class: "name" }, card.image), el("span", { class: "quiet" }, ` · ${card.split} · `),
+         el("a", { href: card.link, target: "_blank", rel: "noopener" }, "link")),
+      el("h2", {}, "What is in this picture?"),
+      el("p", { class: "quiet" }, this.desk.data.blind ? "Blind: the labels start from no." : "The switches stand as the CSV says. Confirming decides every label of the picture."),
+      el("ul", { class: "switches" }, ...card.labels.map((one, place) => this.switch(one, place))),
+      el("div", { class: "more" },
+        el("button", { type: "button", class: "answer", "aria-keyshortcuts": "control+enter", onclick: () => this.confirm() },
+          el("span", {}, this.desk.data.blind ? "Confirm" : changes ? `Confirm, ${changes} changed` : "Confirm as it is", el("kbd", { "aria-hidden": "true" }, "Ctrl ⏎"))),
+        keyed("Skip", "S", { class: "quiet-button", onclick: () => this.skip() }), this.undoButton()),
+      this.status, this.notice,
+    );
+    this.tell();
+  }
+
+  switch(one, place) {
+    const on = this.values[place] === 1;
+    const blind = this.desk.data.blind;
+    const changed = !blind && this.values[place] !== one.given;
+    return el("li", {},
+      el("button", { type: "button", role: "switch", "aria-checked": String(on), class: `switch${changed ? " changed" : ""}`, onclick: () => this.flip(place) },
+        place < 9 && el("kbd", { "aria-hidden": "true" }, String(place + 1)), el("span", { class: "knob", "aria-hidden": "true" }), el("span", { class: "label" }, one.label), el("b", {}, word(on))),
+      !blind && el("span", { class: "facts" }, bar(one.p), one.suspect && el("span", { class: "suspect" }, `◆ suspect, doubt ${one.doubt.toFixed(2)}`), one.decided && el("span", { class: "quiet" }, `decided: ${one.decided}`)));
+  }
+
+  flip(place) {
+    this.values[place] = 1 - this.values[place];
+    this.draw();
+    this.panel.querySelectorAll(".switch")[place]?.focus();
+  }
+
+  send(values, way) {
+    const { desk } = this;
+    const card = desk.current();
+    if (!card || !card.url && !card.missing) return;
+    const batch = desk.next;
+    desk.done([card.id]);
+    const blind = desk.data.blind ? { blind: true } : {};
+    desk.push(card.labels.map((one, place) => ({ id: card.id, image: card.image, label: one.label, value: values(one, place), way, batch, ...blind })), [card.id]);
+    this.draw();
+  }
+
+  confirm() {
+    this.send((one, place) => this.values[place], "image");
+  }
+
+  skip() {
+    this.send(() => null, "image");
+  }
+
+  key(key) {
+    const place = "123456789".indexOf(key);
+    if (key.length === 1 && place >= 0 && place < (this.values?.length ?? 0)) this.flip(place);
+    else if (key === "s") this.skip();
+    else return this.picture.key(key) || super.key(key);
+    return true;
+  }
+}
+
+const VIEWS = { cell: CellView, grid: GridView, image: ImageView };

@@ -1,0 +1,397 @@
+"""The desk that reviewers of one CSV share: what comes next for each of them, and the answers they send.
+
+One desk a run in a server, used by all its sessions. Nothing here is the truth: the store's log is, and the desk follows it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from panorama.decisions import Answer, Cell, Decision, Fold, Identity, Undo, Way, not_saved
+from panorama.errors import PanoramaError
+from panorama.reviewing import Positions, ReviewQueue, Shares
+from panorama.reviews import ReviewStore
+from panorama.suspects import ErrorCount, Kind
+
+State = Literal["waiting", "mine", "decided", "skipped"]
+Order = Literal["doubt", "image", "random"]
+
+UNSUSPECTED = 0.05  # a cell of less doubt may be a control
+_LEASE_SECONDS = 180.0
+_LANE = 20_000  # cells kept in order; the next ones are found when these run out
+_KEPT_LANES = 24
+_RANK_EVERY_SECONDS = 5.0
+_RANK_AT_ONCE = 100_000  # cells: up to here every decision re-ranks at once
+_LONGEST_NOTE = 4000
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which cells a reviewer goes through, and in which order. label, kind, split: None for all. low, high: doubts, in [0, 1].
+
+    state: "waiting" nobody has decided; "mine" I have not, whoever else has (for second opinions); "decided"; "skipped".
+    reviewer: with "decided" or "skipped", by whom (None: anybody). search: part of a file name. image: one image alone.
+    """
+
+    label: str | None = None
+    kind: str | None = None
+    split: str | None = None
+    low: float = 0.0
+    high: float = 1.0
+    state: State = "waiting"
+    reviewer: str | None = None
+    order: Order = "doubt"
+    search: str = ""
+    image: str | None = None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in somebody's queue. control: an unsuspected cell that was mixed in."""
+
+    cell: int
+    control: bool = False
+
+
+@dataclass(frozen=True)
+class Reviewer:
+    """Who decides: a name ("" for somebody who gave none), and whether it was declared or comes from a login."""
+
+    name: str = ""
+    identity: Identity = "declared"
+
+
+@dataclass
+class Receipt:
+    """What became of a tab's events. acked: the number up to which all are stored or refused for good; -1: none. refused: (number, why)."""
+
+    acked: int = -1
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    restored: list[tuple[int, int]] = field(default_factory=list)  # (number of an undo, cell it gave back)
+    error: str = ""  # nothing was stored, and why; the tab sends the events again
+    rows: list[Decision] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """The first cells that fit some filters, in order; more: whether others follow."""
+
+    cells: Positions
+    more: bool
+    fits: npt.NDArray[np.bool_]  # (n_cells,), whether decided or not
+    n_fitting: int
+    ranking: int
+
+
+class Desk:
+    """What all sessions share of one run's review. Methods may be called from any thread."""
+
+    def __init__(self, queue: ReviewQueue, store: ReviewStore, run: str, *, now: Callable[[], float] = time.monotonic) -> None:
+        self.queue, self.store, self.run, self._now = queue, store, run, now
+        self._lock = threading.RLock()
+        self._fold = Fold()
+        self._open = np.ones(len(queue.doubts), bool)  # nobody has decided or skipped it, and it is in no conflict
+        self._doubts: Shares = queue.doubts
+        self._ranking, self._ranked_at, self._ranked_up_to, self._taught = 0, 0.0, 0, 0
+        self._lanes: dict[tuple[object, ...], _Lane] = {}
+        self._leases: dict[int, tuple[str, float]] = {}  # cell -> (reviewer's name, until)
+        self._counted: tuple[int, list[ErrorCount]] | None = None
+        self.refresh()
+
+    @property
+    def fold(self) -> Fold:
+        """What stands as of the last `refresh`."""
+        return self._fold
+
+    # --- what stands --------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> Fold:
+        """Takes in what was decided since, here or elsewhere; returns the fold. Raises PanoramaError."""
+        with self._lock:
+            for row in self.store.log(self.queue.fingerprint, after=self._fold.last_id):
+                self._take_in(row)
+            return self._fold
+
+    def _take_in(self, row: Decision) -> None:
+        if row.id <= self._fold.last_id:
+            return
+        name = self._fold.add(row)
+        cell = self.queue.find(*name)
+        if cell is not None:
+            self._open[cell] = name not in self._fold.standing and name not in self._fold.conflicts
+            self._taught += row.verdict != "skip"
+
+    def doubts(self) -> Shares:
+        """(n_cells,): the doubts after what was decided; of a large run at most some seconds old."""
+        with self._lock:
+            few = len(self.queue.doubts) <= _RANK_AT_ONCE
+            if self._taught != self._ranked_up_to and (few or self._now() - self._ranked_at >= _RANK_EVERY_SECONDS):
+                self._doubts = self.queue.learned(self._fold.standing)
+                self._ranking, self._ranked_at, self._ranked_up_to = self._ranking + 1, self._now(), self._taught
+            return self._doubts
+
+    def doubt(self, cell: int) -> float:
+        """The doubt of a cell as it stands."""
+        return float(self.doubts()[cell])
+
+    def errors(self) -> list[ErrorCount]:
+        """As `ReviewQueue.errors`, of decisions and doubts at most some seconds old."""
+        with self._lock:
+            doubts = self.doubts()
+            if self._counted is None or self._counted[0] != self._ranking:
+                self._counted = self._ranking, self.queue.errors(self._fold.standing, doubts)
+            return self._counted[1]
+
+    def worst_kind(self) -> tuple[str, Kind]:
+        """The label and kind with the most errors still to find."""
+        with self._lock:
+            doubts = np.where(self._open, self.doubts(), 0)
+        left = np.bincount(self.queue.label_of * 2 + self.queue.given, doubts, minlength=2 * len(self.queue.labels))
+        label, value = divmod(int(left.argmax()), 2)
+        return self.queue.labels[label], "extra" if value else "missing"
+
+    # --- what comes next ----------------------------------------------------------------------------------------------
+
+    def waiting(self, filters: Filters, reviewer: str) -> int:
+        """How many cells fit the filters."""
+        with self._lock:
+            lane = self._lane(filters, reviewer)
+            if filters.state != "waiting":
+                return lane.n_fitting
+            return int(np.count_nonzero(self._open & lane.fits))
+
+    def next(
+        self, filters: Filters, who: Reviewer, n: int, *, n_answered: int = 0, control_share: float = 0.0, seed: int = 0
+    ) -> list[Slot]:
+        """The next `n` cells for a reviewer, kept from others for three minutes; fewer when few are left.
+
+        n_answered: how many the reviewer has answered here, which decides, with `seed`, at which places a control stands: about
+        `control_share` of all. Controls are cells of doubt under 0.05 that fit the label, kind and split, at random.
+        """
+        with self._lock:
+            cells = self._next_cells(filters, who, n)
+            slots = [Slot(int(cell)) for cell in cells]
+            if control_share > 0 and filters.state == "waiting":
+                slots = self._with_controls(slots, filters, who, n_answered, control_share, seed)[:n]
+            until = self._now() + _LEASE_SECONDS
+            self._leases |= {slot.cell: (who.name, until) for slot in slots}
+            return slots
+
+    def expected_wrong(self, filters: Filters, who: Reviewer, n: int) -> tuple[int, float]:
+        """How many of the next `n` cells there are, and how many of them are expected to be wrong: the sum of their doubts."""
+        with self._lock:
+            cells = self._next_cells(filters, who, n)
+            return len(cells), float(self.doubts()[cells].sum())
+
+    def next_images(self, filters: Filters, who: Reviewer, n: int) -> list[int]:
+        """Positions of the next images, the one with the most doubtful fitting cell first; leased with all their cells that wait."""
+        with self._lock:
+            cells = self._next_cells(filters, who, n * len(self.queue.labels))
+            rows = list(dict.fromkeys(self.queue.image_of[cells].tolist()))[:n]
+            until = self._now() + _LEASE_SECONDS
+            for cell in self.queue.cell_at[rows].ravel().tolist():
+                if cell >= 0 and self._open[cell]:
+                    self._leases[cell] = who.name, until
+            return rows
+
+    def _is_free(self, cell: int, who: Reviewer, now: float) -> bool:
+        holder, until = self._leases.get(cell, (who.name, 0.0))
+        return holder == who.name or until <= now
+
+    def _next_cells(self, filters: Filters, who: Reviewer, n: int) -> list[int]:
+        lane = self._lane(filters, who.name)
+        cells = lane.cells[self._open[lane.cells]] if filters.state == "waiting" else lane.cells
+        if len(cells) < n and lane.more:
+            self._lanes.pop(self._key(filters, who.name), None)
+            lane = self._lane(filters, who.name)
+            cells = lane.cells
+        if filters.state not in ("waiting", "mine"):
+            return [int(cell) for cell in cells[:n]]
+        now = self._now()
+        if len(self._leases) > 4096:
+            self._leases = {cell: lease for cell, lease in self._leases.items() if lease[1] > now}
+        found = []
+        for cell in cells.tolist():
+            if filters.state == "mine" or self._is_free(cell, who, now):
+                found.append(cell)
+                if len(found) == n:
+                    break
+        return found
+
+    def _key(self, filters: Filters, reviewer: str) -> tuple[object, ...]:
+        mine = (reviewer, self._fold.last_id) if filters.state != "waiting" else ()
+        return (filters, *mine)
+
+    def _lane(self, filters: Filters, reviewer: str) -> _Lane:
+        doubts, key = self.doubts(), self._key(filters, reviewer)
+        lane = self._lanes.get(key)
+        if lane is None or lane.ranking != self._ranking:
+            lane = self._lanes[key] = self._made_lane(filters, reviewer, doubts)
+            for old in list(self._lanes)[:-_KEPT_LANES]:
+                del self._lanes[old]
+        return lane
+
+    def _made_lane(self, filters: Filters, reviewer: str, doubts: Shares) -> _Lane:
+        fits = self._fits(filters)
+        if filters.low > 0:
+            fits &= doubts >= filters.low
+        if filters.high < 1:
+            fits &= doubts <= filters.high
+        chosen = fits & self._in_state(filters, reviewer)
+        cells = np.flatnonzero(chosen)
+        n_fitting = len(cells)
+        if filters.order == "random":
+            cells = np.random.default_rng(0).permutation(len(chosen))
+            cells = cells[chosen[cells]]
+        elif filters.order == "image":
+            cells = self._image_by_image(cells, fits)
+        else:
+            if n_fitting > _LANE:
+                worst = np.argpartition(-doubts[cells], _LANE)[:_LANE]
+                cells = np.sort(cells[worst])
+            cells = cells[np.argsort(-doubts[cells], kind="stable")]
+        return _Lane(cells[:_LANE], n_fitting > _LANE, fits, n_fitting, self._ranking)
+
+    def _image_by_image(self, cells: Positions, fits: npt.NDArray[np.bool_]) -> Positions:
+        """Pictures by the doubts of the run, which no decision moves: one is finished before the next one comes."""
+        _, whole = self.queue.by_whole_image(np.flatnonzero(fits))
+        place = np.empty(len(whole), np.int64)
+        place[np.argsort(-whole, kind="stable")] = np.arange(len(whole))
+        ordered: Positions = cells[np.lexsort((cells, place[self.queue.image_of[cells]]))]
+        return ordered
+
+    def _fits(self, filters: Filters) -> npt.NDArray[np.bool_]:
+        images = None
+        if filters.image is not None:
+            images = np.zeros(len(self.queue.images), bool)
+            images[[self.queue.position[filters.image]] if filters.image in self.queue.position else []] = True
+        elif filters.search:
+            wanted = filters.search.casefold()
+            images = np.array([wanted in name.casefold() for name in self.queue.images], bool)
+        return self.queue.fitting(label=filters.label, kind=filters.kind, split=filters.split, images=images)
+
+    def _in_state(self, filters: Filters, reviewer: str) -> npt.NDArray[np.bool_]:
+        if filters.state == "waiting":
+            return self._open
+        fold = self._fold
+        if filters.state == "mine":
+            return ~self._mask(cell for cell in fold.of(reviewer))
+        rows = fold.of(filters.reviewer) if filters.reviewer is not None else fold.standing
+        skipped = filters.state == "skipped"
+        named = [cell for cell, decision in rows.items() if (decision.verdict == "skip") == skipped]
+        if not skipped and filters.reviewer is None:
+            named += list(fold.conflicts)
+        return self._mask(named)
+
+    def _mask(self, names: Iterable[Cell]) -> npt.NDArray[np.bool_]:
+        mask = np.zeros(len(self.queue.doubts), bool)
+        mask[[cell for name in names if (cell := self.queue.find(*name)) is not None]] = True
+        return mask
+
+    def _with_controls(
+        self, slots: list[Slot], filters: Filters, who: Reviewer, n_answered: int, share: float, seed: int
+    ) -> list[Slot]:
+        """Before each place a control with such a chance that they make up `share`; the same places however often it is asked."""
+        if not slots:
+            return slots
+        fill = iter(self._controls(filters, who, len(slots) + 1, seed, {slot.cell for slot in slots}))
+        mixed: list[Slot] = []
+        suspects = iter(slots)
+        for place in range(n_answered, n_answered + len(slots)):
+            is_control = np.random.default_rng((seed, place)).random() < share
+            cell = next(fill, None) if is_control else None
+            following = Slot(cell, control=True) if cell is not None else next(suspects, None)
+            if following is not None:
+                mixed.append(following)
+        return mixed
+
+    def _controls(self, filters: Filters, who: Reviewer, n: int, seed: int, taken: set[int]) -> list[int]:
+        unsuspected = self.unsuspected(filters)
+        if not len(unsuspected):
+            return []
+        now, found = self._now(), []
+        # A walk through all of them in steps that are prime to their number: no permutation of millions a click.
+        start, step = int(np.random.default_rng(seed).integers(len(unsuspected))), 7_368_787
+        for number in range(min(len(unsuspected), 4 * n + 256)):
+            cell = int(unsuspected[(start + number * step) % len(unsuspected)])
+            if cell not in taken and self._is_free(cell, who, now):
+                found.append(cell)
+                if len(found) == n:
+                    break
+        return found
+
+    def unsuspected(self, filters: Filters) -> Positions:
+        """The cells from which controls are drawn: of these labels, kinds and splits, of little doubt in the run, decided or not."""
+        chosen = replace(Filters(), label=filters.label, kind=filters.kind, split=filters.split)
+        fits = self._fits(chosen) & (self.queue.doubts < UNSUSPECTED)
+        return np.flatnonzero(fits & self._open)
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    def take(self, events: Sequence[Mapping[str, Any]], who: Reviewer, client: str) -> Receipt:
+        """Stores the events of the browser tab `client` in their order, all or none, and says what became of them. An event sent twice counts once.
+
+        An event is {"n": its number in the tab, "image", "label", "value": 0, 1 or None for a skip, and maybe "note", "way",
+        "batch", "blind", "control"} or {"n", "undo": True, and maybe "of": number of the event to take back}. Those that can never be
+        stored are refused, each with a reason; where storing fails nothing is acknowledged, and `error` says so.
+        """
+        receipt = Receipt()
+        ready: list[Answer | Undo] = []
+        numbers: list[int] = []
+        for event in events:
+            number = event.get("n")
+            if not isinstance(number, int):
+                continue
+            try:
+                ready.append(self._event(event, number, who, client))
+                numbers.append(number)
+            except PanoramaError as error:
+                receipt.refused.append((number, str(error)))
+        try:
+            rows = self.store.apply(self.queue.fingerprint, ready)
+            with self._lock:
+                self.refresh()
+        except PanoramaError as error:
+            return Receipt(error=str(error))
+        receipt.rows = rows
+        receipt.acked = max([*numbers, *(number for number, _ in receipt.refused)], default=-1)
+        with self._lock:
+            for row in rows:
+                cell = self.queue.find(row.image, row.label)
+                if cell is not None:
+                    self._leases.pop(cell, None)
+        number_of = {event.event_id: number for event, number in zip(ready, numbers, strict=True) if isinstance(event, Undo)}
+        for row in rows:
+            cell = self.queue.find(row.image, row.label)
+            if row.verdict == "undo" and row.event_id in number_of and cell is not None:
+                receipt.restored.append((number_of[row.event_id], cell))
+        return receipt
+
+    def _event(self, event: Mapping[str, Any], number: int, who: Reviewer, client: str) -> Answer | Undo:
+        """Raises PanoramaError for one that can never be stored."""
+        event_id = f"{client}:{number}"
+        if event.get("undo"):
+            of = event.get("of")
+            return Undo(who.name, f"{client}:{of}" if isinstance(of, int) else None, event_id)
+        image, label, value = event.get("image"), event.get("label"), event.get("value")
+        cell = self.queue.find(image, label) if isinstance(image, str) and isinstance(label, str) else None
+        if cell is None or not isinstance(image, str) or not isinstance(label, str):
+            raise not_saved(f"{image!r}, {label!r} is no cell of this run.")
+        if value not in (0, 1, None) or isinstance(value, bool):
+            raise not_saved(f"{image}, {label}: the answer is {value!r}; expected 0, 1 or none.")
+        given = int(self.queue.given[cell])
+        note, way, batch = event.get("note", ""), event.get("way", "cell"), event.get("batch")
+        if not isinstance(note, str) or len(note) > _LONGEST_NOTE:
+            raise not_saved(f"{image}, {label}: a note has at most {_LONGEST_NOTE:,} characters.")
+        ways: tuple[Way, ...] = ("cell", "grid", "image", "settled")
+        return Answer(
+            image, label, given, "skip" if value is None else "keep" if value == given else "change", who.name,
+            float(self.queue.probabilities[cell]), min(1.0, max(0.0, self.doubt(cell))), self.run, note, who.identity,
+            way if way in ways else "cell", f"{client}:{batch}" if batch is not None else None,
+            event.get("blind") is True, event.get("control") is True, None, event_id,
+        )  # fmt: skip
