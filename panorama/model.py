@@ -12,10 +12,13 @@ batches is not validated with those of weights long gone.
 
 import socket
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -223,3 +226,61 @@ def calibrate_batchnorm(model: Classifier, batches: Iterable[Tensor]) -> None:
         model.extractor(x)
     for norm in norms:
         norm.eval()
+
+
+# --- where a label is seen ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """The module of the extractor, by name, whose output (batch, width, height, width of the map) it only averages over places."""
+
+    module: str
+    height: int
+    width: int
+
+
+@torch.no_grad()
+def feature_map(model: Classifier, side: int) -> FeatureMap | None:
+    """The last feature map of a model in eval mode, for pictures of `side` pixels; None for a backbone that does more than average it.
+
+    Found by trying it out, for the same structure is written in many ways: MobileNetV2, ResNet, EfficientNet, DenseNet and others
+    have one; VGG and transformers with a class token have none. A map of a single place says nothing and is none.
+    """
+    outputs: dict[str, Tensor] = {}
+    hooks = [part.register_forward_hook(partial(_keep, outputs, name)) for name, part in model.extractor.named_modules()]
+    noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    try:
+        features = model.extractor(noise.to(model.head.weight.device)).flatten(1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = None
+    for name, output in outputs.items():  # in the order in which they ended: the last of the largest
+        if _is_map_of(output, features) and (found is None or output.shape[2] * output.shape[3] >= found.height * found.width):
+            found = FeatureMap(name, output.shape[2], output.shape[3])
+    return found
+
+
+def _keep(outputs: dict[str, Tensor], name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+    outputs[name] = output
+
+
+def _is_map_of(output: object, features: Tensor) -> bool:
+    if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[:2] != features.shape or output[0, 0].numel() == 1:
+        return False
+    return torch.allclose(output.mean((2, 3)), features, rtol=1e-3, atol=1e-4 * float(features.abs().max()))
+
+
+def class_activation(model: Classifier, place: FeatureMap, x: Tensor) -> tuple[Tensor, Tensor]:
+    """(batch, n_labels) logits as of `model(x)`, and (batch, n_labels, height, width) the logits of each place, whose mean they are.
+
+    Class activation mapping (Zhou et al. 2016): the head, which sees the mean of the places, asked of each place alone.
+    """
+    maps: dict[str, Tensor] = {}
+    hook = model.extractor.get_submodule(place.module).register_forward_hook(partial(_keep, maps, "last"))
+    try:
+        logits = model(x)
+    finally:
+        hook.remove()
+    return logits, F.conv2d(maps["last"], model.head.weight[:, :, None, None], model.head.bias)

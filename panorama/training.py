@@ -291,8 +291,12 @@ def predict_logits(
     image_size: int,
     on_progress: OnProgress = lambda done, total: None,
     team: Team = ALONE,
+    forward: Callable[[Classifier, Tensor], Tensor] = Classifier.__call__,
 ) -> Tensor:
-    """float32 logits (len(indices), n_labels) of the plain pictures, in eval mode."""
+    """float32 logits (len(indices), n_labels) of the plain pictures, in eval mode.
+
+    forward: gives the logits of a batch, and may look at more of it; called in the order of this process's share.
+    """
     network = for_inference(model)
     where = model.head.weight.device
     mine = team.share(indices)
@@ -300,7 +304,7 @@ def predict_logits(
     done = 0
     for batch in pixels.batches(in_batches(mine, batch_size(where))):
         x = preprocessing.for_evaluation(batch.to(where), image_size)
-        parts.append(network(x).cpu())
+        parts.append(forward(network, x).cpu())
         done += len(batch)
         on_progress(min(done * team.count, len(indices)), len(indices))
     return torch.from_numpy(team.gather(torch.cat(parts).numpy(), len(indices)))

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from panorama import checkpoint, hardware, kernel, metrics, preprocessing, suspects
+from panorama import checkpoint, hardware, heat, kernel, metrics, preprocessing, suspects
 from panorama.config import TrainConfig
 from panorama.crossval import OutOfFold, heads_judge, out_of_fold, trained_judge
 from panorama.csvscan import counted
@@ -48,7 +48,7 @@ from panorama.events import (
 from panorama.features import Pixels, cached, extract, fingerprint, tiles_pass, whole_pass
 from panorama.files import write_atomically
 from panorama.hardware import Precisions
-from panorama.model import Classifier, build, calibrate_batchnorm, load_pretrained
+from panorama.model import Classifier, FeatureMap, build, calibrate_batchnorm, class_activation, feature_map, load_pretrained
 from panorama.processes import Team, join, leave
 from panorama.runs import EventLog, Run, worker_lock, workspace, write_rows
 from panorama.split import linked
@@ -381,9 +381,7 @@ def _finish(
 ) -> None:  # fmt: skip
     config, precisions, team = computing.config, computing.precisions, computing.team
     everything = np.arange(len(pixels))
-    with log.stage(PREDICTING, len(pixels)) as advanced:
-        logits = predict_logits(model, pixels, everything, config.image_size, advanced, team)
-    probabilities = torch.sigmoid(logits).numpy()
+    probabilities = torch.sigmoid(_predicted(job, log, model, pixels, config, team)).numpy()
     if team.is_first:
         _write_probabilities(job.folder / "predictions.csv", data, splits, probabilities)
     seen = kernel.joined(features) if config.trains_folds else computing.views(fresh, features, data)
@@ -418,6 +416,38 @@ def _finish(
     write_atomically(job.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
     for file in job.folder.glob("checkpoint*.safetensors"):  # only a run that did not finish resumes
         file.unlink()
+
+
+def _predicted(job: Run, log: _Log, model: Classifier, pixels: Pixels, config: TrainConfig, team: Team) -> torch.Tensor:
+    """The final model's logits (n_images, n_labels); where they come from in each picture is written on the way, where that can be."""
+    everything = np.arange(len(pixels))
+    place = _place_to_write(log, model, len(pixels), config, team)
+    with log.stage(PREDICTING, len(pixels)) as advanced:
+        if place is None:
+            return predict_logits(model, pixels, everything, config.image_size, advanced, team)
+        with heat.writing(job, (len(pixels), model.head.out_features, place.height, place.width)) as write:
+
+            def forward(network: Classifier, x: torch.Tensor) -> torch.Tensor:
+                logits, places = class_activation(network, place, x)
+                write((255 * torch.sigmoid(places)).round().to(torch.uint8).cpu().numpy())
+                return logits
+
+            return predict_logits(model, pixels, everything, config.image_size, advanced, forward=forward)
+
+
+def _place_to_write(log: _Log, model: Classifier, n_images: int, config: TrainConfig, team: Team) -> FeatureMap | None:
+    place = feature_map(model, config.image_size)
+    if place is None:
+        return None
+    size = n_images * model.head.out_features * place.height * place.width
+    if size > heat.MOST_BYTES:
+        why = f"they would take {size / 2**30:.1f} GiB, more than {heat.MOST_BYTES / 2**30:g}"
+    elif team.count > 1:
+        why = "they are written by trainings in one process only"
+    else:
+        return place
+    log.append(Note(time.time(), f"No maps of where a label is seen are kept: {why}."))
+    return None
 
 
 def write_suspects(path: Path, ranked: list[suspects.Suspect]) -> None:

@@ -9,7 +9,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 from panorama.errors import PanoramaError
-from panorama.model import backbones, batchnorms, blocks, build, calibrate_batchnorm, load_pretrained, prepare_phase
+from panorama.folding import for_inference
+from panorama.model import (
+    backbones,
+    batchnorms,
+    blocks,
+    build,
+    calibrate_batchnorm,
+    class_activation,
+    feature_map,
+    load_pretrained,
+    prepare_phase,
+)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +163,39 @@ def test_the_model_of_a_run_is_refused_as_pretraining_for_it_may_know_these_labe
     save_file({name: value.contiguous() for name, value in taught.state_dict().items()}, tmp_path / "model.safetensors")
     with pytest.raises(PanoramaError, match="the model of a panorama run"):
         load_pretrained(build("mobilenet_v2", 2, seed=1), "mobilenet_v2", str(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "densenet121"])
+def test_the_mean_over_the_places_is_what_the_model_answers(name: str) -> None:
+    model = build(name, 3, seed=0).eval()
+    torch.nn.init.normal_(model.head.weight)
+    for network in (model, for_inference(model)):
+        x = torch.rand(2, 3, 96, 96)
+        place = feature_map(network, 96)
+        assert place is not None
+        assert (place.height, place.width) == (3, 3), "a map of 1 to 32"
+        with torch.no_grad():
+            logits, places = class_activation(network, place, x)
+            assert torch.equal(logits, network(x))
+        assert places.shape == (2, 3, 3, 3)
+        assert torch.allclose(places.mean((2, 3)), logits, rtol=1e-3, atol=1e-4)
+
+
+def test_a_corner_that_changes_changes_the_map_there_most() -> None:
+    """The map is not mirrored or turned: grey pictures with noise in one corner."""
+    model = build("resnet18", 1, seed=0).eval()
+    place = feature_map(model, 224)
+    assert place is not None
+    x = torch.zeros(1, 3, 224, 224)
+    noisy = x.clone()
+    noisy[:, :, :32, 192:] = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))  # top right
+    with torch.no_grad():
+        change = (class_activation(model, place, noisy)[1] - class_activation(model, place, x)[1]).abs()[0, 0]
+    row, column = divmod(int(change.argmax()), 7)
+    assert row < 3
+    assert column > 3
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vit_b_32", "convnext_tiny"])
+def test_backbones_that_do_more_than_average_have_no_map(name: str) -> None:
+    assert feature_map(build(name, 2, seed=0).eval(), 224) is None
