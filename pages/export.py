@@ -11,8 +11,7 @@ from panorama.ui import review
 
 ui.ensure_entrypoint()
 
-st.title("Export")
-run = ui.choose_run(needs="suspects.csv")
+run = ui.choose_run(needs="suspects.csv", title="Export")
 home = runs.workspace()
 try:
     desk = review.desk_of(run)
@@ -97,20 +96,30 @@ else:
         )
 
 st.subheader("Decisions from elsewhere")
-st.write("A decisions.csv of a colleague, or any CSV with the columns image, label and value (0 or 1). The same file twice counts once.")
+st.write(
+    "A decisions.csv of a colleague, or any CSV with the columns image, label and value (0 or 1). The same file twice counts once."
+)
 upload = st.file_uploader("decisions.csv", type=["csv"], key="decisions-upload")
 if upload is not None:
     queue = desk.queue
-    given = {(image, label): int(queue.targets[i, k]) for i, image in enumerate(queue.images) for k, label in enumerate(queue.labels)}
+    given = {
+        (image, label): int(queue.targets[i, k]) for i, image in enumerate(queue.images) for k, label in enumerate(queue.labels)
+    }
     try:
-        answers, problems = read_answers(upload.getvalue(), upload.name, csv=queue.fingerprint, given=given, reviewer=review.reviewer().name)
+        answers, problems = read_answers(
+            upload.getvalue(), upload.name, csv=queue.fingerprint, given=given, reviewer=review.reviewer().name
+        )
     except PanoramaError as error:
         ui.show_error(error)
         st.stop()
     st.write(f"{len(answers):,} decisions fit this data set, {len(problems):,} rows do not.")
     if problems:
         with st.expander("Rows that do not fit"):
-            st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in problems[ui.pager(len(problems), 50, "misfits")]))
+            st.html(
+                "".join(
+                    f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in problems[ui.pager(len(problems), 50, "misfits")]
+                )
+            )
     if answers and st.button(f"Take in {len(answers):,} decisions", type="primary", key="take-in"):
         try:
             store.backup(home / "backups")

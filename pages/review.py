@@ -10,7 +10,12 @@ from panorama.workbench import Filters, Order, State
 
 ui.ensure_entrypoint()
 
-MODES: dict[str, str] = {"cell": "One by one", "grid": "Many at once", "image": "Whole pictures", "people": "People and conflicts"}
+MODES: dict[str, str] = {
+    "cell": "One by one",
+    "grid": "Many at once",
+    "image": "Whole pictures",
+    "people": "People and conflicts",
+}
 KINDS = {"all": "missing and extra", "missing": "missing: CSV says no", "extra": "extra: CSV says yes"}
 STATES: dict[State, str] = {
     "waiting": "decided by nobody",
@@ -20,8 +25,7 @@ STATES: dict[State, str] = {
 }
 ORDERS: dict[Order, str] = {"doubt": "most doubtful first", "image": "picture by picture", "random": "random"}
 
-st.title("Review")
-run = ui.choose_run(needs="suspects.csv")
+run = ui.choose_run(needs="suspects.csv", title="Review")
 try:
     desk = review.desk_of(run)
 except PanoramaError as error:
@@ -38,11 +42,18 @@ linked_label = st.query_params.get("label")
 if linked_label in queue.labels and st.session_state.get("linked-label") != linked_label:
     st.session_state["label"] = st.session_state["linked-label"] = linked_label
 
-mode = st.segmented_control(
+left, right = st.columns([3, 1], vertical_alignment="bottom")
+mode = left.segmented_control(
     "How to go through them", list(MODES), format_func=MODES.__getitem__, default=None if "mode" in st.session_state else "cell",
     key="mode", label_visibility="collapsed", required=True,
 )  # fmt: skip
-first, second, third, fourth, fifth = st.columns([2, 2, 1.3, 1.3, 2], vertical_alignment="bottom")
+with right:
+    if ui.login_name():
+        st.caption(f"Signed as {ui.text(ui.login_name())}")
+    else:
+        st.text_input("Your name", key="reviewer", max_chars=200, placeholder="Your name, for the log", label_visibility="collapsed",
+                      help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.")  # fmt: skip
+first, second, third, fourth = st.columns([3, 3, 2, 2])
 label_choices = [every_label, *queue.labels]
 if mode == "grid":  # a grid is of one label and kind: those with the most errors to find, until another is chosen
     label_choices = queue.labels
@@ -53,9 +64,9 @@ if mode == "grid":  # a grid is of one label and kind: those with the most error
 st.session_state["label-choices"] = label_choices
 if st.session_state.get("label") not in label_choices:
     st.session_state["label"] = label_choices[0]
-label = first.selectbox("Label", label_choices, key="label")
+label = first.selectbox("Label", label_choices, key="label", label_visibility="collapsed")
 kind_choices = [name for name in KINDS if mode != "grid" or name != "all"]
-kind = second.selectbox("Kind", kind_choices, format_func=KINDS.__getitem__, key="kind")
+kind = second.selectbox("Kind", kind_choices, format_func=KINDS.__getitem__, key="kind", label_visibility="collapsed")
 with third.popover("More filters", width="stretch"):
     state = st.selectbox("Show cells that are", list(STATES), format_func=STATES.__getitem__, key="state")
     by = None
@@ -68,20 +79,16 @@ with third.popover("More filters", width="stretch"):
     split = st.selectbox("Split", ["all", *sorted(set(queue.splits))], key="split")
     low, high = st.slider("Doubt", 0.0, 1.0, (0.0, 1.0), 0.05, key="doubt")
     search = st.text_input("File name contains", key="search")
-with fourth.popover("How", width="stretch"):
+with fourth.popover("Blind, controls", width="stretch"):
     blind = st.toggle(
-        "Blind", key="blind", help="What the CSV says and what the model thinks is hidden until you have answered: nothing leads you."
+        "Blind",
+        key="blind",
+        help="What the CSV says and what the model thinks is hidden until you have answered: nothing leads you.",
     )
     share = st.slider(
         "Controls", 0, 50, 0, 5, format="%d %%", key="controls",
         help="So many of the cells are ones that nobody suspects, at random. They tell how many errors are left, and how often you disagree with sound labels. Best together with blind.",
     )  # fmt: skip
-with fifth:
-    if ui.login_name():
-        st.caption(f"Signed as {ui.text(ui.login_name())}")
-    else:
-        st.text_input("Your name", key="reviewer", max_chars=200, placeholder="goes into the log",
-                      help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.")  # fmt: skip
 
 image = st.query_params.get("image")
 if image is not None and image not in queue.position:

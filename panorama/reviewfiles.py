@@ -84,12 +84,12 @@ def _parts(path: Path, wanted: list[str], images: list[str], labels: list[str]) 
     row, column = ({name: n for n, name in enumerate(names)} for names in (images, labels))
     reasons: dict[str, int] = {reason: n for n, reason in enumerate(REASONS)}
     types: dict[str, Any] = (
-        dict.fromkeys(("image", "label", "reason"), "category") | {"given": "int8"} | dict.fromkeys(_NUMBERS, "float64")
+        dict.fromkeys(("image", "label", "reason"), object) | {"given": "int8"} | dict.fromkeys(_NUMBERS, "float64")
     )
     try:
         with pd.read_csv(
             path, usecols=wanted, dtype={name: types[name] for name in wanted}, na_filter=False, chunksize=_ROWS_AT_ONCE,
-            encoding="utf-8", encoding_errors="surrogateescape", engine="c",
+            encoding="latin-1", engine="c",
         ) as chunks:  # fmt: skip
             for chunk in chunks:
                 part = {
@@ -118,8 +118,10 @@ _EMPTY: Arrays = {
 
 def _positions(column: "pd.Series[Any]", position: Mapping[str, int]) -> npt.NDArray[np.int64]:
     """Each value's position; a name is looked up once a chunk. Raises KeyError for one that has none."""
-    of_category = np.array([position[name] for name in column.cat.categories], np.int64)
-    return of_category[column.cat.codes.to_numpy()]
+    codes, names = pd.factorize(column)
+    # pandas reads no bytes that are not UTF-8; taken as Latin-1 every byte is a character, and back.
+    of_name = np.array([position[name.encode("latin-1").decode("utf-8", "surrogateescape")] for name in names], np.int64)
+    return of_name[codes]
 
 
 def _check(part: Arrays) -> None:

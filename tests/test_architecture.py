@@ -24,12 +24,32 @@ CORE = {
     "charts",
     "decisions",
 }
-PICTURES = {"images", "terrain", "scenery", "demo"}  # Pillow and numpy, so that pages can show pictures without torch
+PICTURES = {
+    "images",
+    "thumbnails",
+    "terrain",
+    "scenery",
+    "demo",
+}  # Pillow and numpy, so that pages can show pictures without torch
 CACHE = {"cache"}  # between torch, which fills it, and pages, which show its size
 TORCH = {
     "preprocessing", "hardware", "processes", "model", "folding", "features", "training", "kernel", "crossval", "checkpoint", "prediction", "onnx",
 }  # fmt: skip
-STORAGE = {"archives", "pictures", "finding", "datasets", "runs", "heat", "reviews", "reviewing", "workspace"}
+STORAGE = {
+    "archives",
+    "pictures",
+    "finding",
+    "datasets",
+    "runs",
+    "heat",
+    "reviews",
+    "reviewing",
+    "reviewfiles",
+    "export",
+    "workbench",
+    "cards",
+    "workspace",
+}
 SHELL = {"worker", "bulk", "launch", "ui", "terminal", "__main__", "__init__"}
 
 

@@ -164,8 +164,15 @@ def data_set(source: Source) -> DataSet:
     return known[key]
 
 
-def choose_run(*, needs: str | None = None) -> Run:
-    """The run that the page shows: from `?run=`, else the newest that has the file `needs`. Ends the page when there is none."""
+def choose_run(*, needs: str | None = None, title: str = "") -> Run:
+    """The run that the page shows: from `?run=`, else the newest that has the file `needs`. Ends the page when there is none.
+
+    title: the page's, where it stands beside the menu rather than above it.
+    """
+    menu = st.container()
+    if title:
+        left, menu = st.columns([1, 3], vertical_alignment="bottom")
+        left.title(title, width="content")
     home = runs.workspace()
     found = [run for run in runs.list_runs(home) if needs is None or run.has(needs)]
     if not found:
@@ -181,7 +188,9 @@ def choose_run(*, needs: str | None = None) -> Run:
     key = f"run-{needs}"
     if st.session_state.get(key) not in ids or asked != st.session_state.get(f"{key}-address"):
         st.session_state[key] = asked if asked in ids else ids[0]  # a new address decides; after that the menu does
-    chosen: str = st.selectbox("Run", ids, format_func=names.__getitem__, key=key)
+    chosen: str = menu.selectbox(
+        "Run", ids, format_func=names.__getitem__, key=key, label_visibility="collapsed" if title else "visible"
+    )
     st.query_params["run"] = st.session_state[f"{key}-address"] = chosen
     return found[ids.index(chosen)]
 
@@ -270,14 +279,14 @@ def grid(cards: Sequence[str], *, card_width: int = 210) -> None:
     st.html(f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>')
 
 
-def facts(*entries: tuple[str, object] | tuple[str, object, str]) -> None:
-    """Figures side by side, wrapping where there is no room: (label, value) or (label, value, a line below)."""
+def facts(*entries: tuple[str, object] | tuple[str, object, str], small: bool = False) -> None:
+    """Figures side by side, wrapping where there is no room: (label, value) or (label, value, a line below). small: a line each."""
     parts = [
         f'<div class="pn-fact"><div class="pn-label">{esc(label)}</div><div class="pn-value">{esc(value)}</div>'
         f'<div class="pn-note">{esc(note[0]) if note else ""}</div></div>'
         for label, value, *note in entries
     ]
-    st.html(f'<div class="pn-facts">{"".join(parts)}</div>')
+    st.html(f'<div class="pn-facts{" pn-line" if small else ""}">{"".join(parts)}</div>')
 
 
 def pager(n_items: int, page_size: int, key: str) -> slice:

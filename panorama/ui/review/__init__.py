@@ -120,7 +120,9 @@ def _take(desk: Desk, batch: dict[str, Any], who: Reviewer, done: Tally) -> tupl
     client, events = batch.get("client"), batch.get("events")
     known = done.acked.get(client, -1) if isinstance(client, str) else -1
     if isinstance(events, list):
-        batch = batch | {"events": [e for e in events if not (isinstance(e, dict) and isinstance(e.get("n"), int) and e["n"] <= known)]}
+        batch = batch | {
+            "events": [e for e in events if not (isinstance(e, dict) and isinstance(e.get("n"), int) and e["n"] <= known)]
+        }
     receipt, client = taken(desk, batch, who)
     if client and not receipt.error:
         done.count(receipt.rows)
@@ -152,7 +154,7 @@ def _figures(desk: Desk, view: View) -> None:
         entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f} in the CSV"))
     if fold.conflicts:
         entries.append(("Conflicts", f"{len(fold.conflicts):,}", "reviewers disagree"))
-    ui.facts(*entries)
+    ui.facts(*entries, small=True)
 
 
 def _summary(done: Tally) -> None:
@@ -198,7 +200,9 @@ def people(desk: Desk, run: Run, who: Reviewer) -> None:
         + "</tr>"
         for name, identity in named
     )
-    st.html(f'<table class="pn-table"><tr><th>who</th><th>name</th><th>changed</th><th>kept</th><th>skipped</th></tr>{body}</table>')
+    st.html(
+        f'<table class="pn-table"><tr><th>who</th><th>name</th><th>changed</th><th>kept</th><th>skipped</th></tr>{body}</table>'
+    )
     _agreement(desk)
     _controls(desk)
 
@@ -207,7 +211,9 @@ def _agreement(desk: Desk) -> None:
     found = agreements(desk.fold)
     st.subheader("Agreement on cells that two have decided")
     if not found:
-        st.write("No cell was decided by two people yet. Choose “not decided by me” under “More filters” to give second opinions.")
+        st.write(
+            "No cell was decided by two people yet. Choose “not decided by me” under “More filters” to give second opinions."
+        )
         return
     body = "".join(
         f"<tr><td>{ui.esc(a.first or 'no name')}</td><td>{ui.esc(a.second or 'no name')}</td><td>{a.cells:,}</td><td>{a.agreed:,}</td>"
@@ -217,7 +223,9 @@ def _agreement(desk: Desk) -> None:
     st.html(
         f'<table class="pn-table"><tr><th>one</th><th>other</th><th>cells both decided</th><th>agreed</th><th>Cohen\'s kappa</th></tr>{body}</table>'
     )
-    st.caption("Kappa is agreement beyond chance: 1 is complete, 0 what chance gives. It cannot be measured where both always gave the same answer.")
+    st.caption(
+        "Kappa is agreement beyond chance: 1 is complete, 0 what chance gives. It cannot be measured where both always gave the same answer."
+    )
 
 
 def _controls(desk: Desk) -> None:
@@ -226,7 +234,7 @@ def _controls(desk: Desk) -> None:
     st.subheader("Controls")
     if found is None:
         st.write(
-            f"None decided yet. Under “How”, mix in cells of doubt below {UNSUSPECTED:g}, chosen at random: they tell how many errors are left where nobody looks."
+            f"None decided yet. Under “Blind, controls”, mix in cells of doubt below {UNSUSPECTED:g}, chosen at random: they tell how many errors are left where nobody looks."
         )
         return
     st.write(
@@ -263,7 +271,9 @@ def _conflicts(desk: Desk, run: Run, who: Reviewer) -> None:
                     for d in conflicts[name]
                 )
                 given = conflicts[name][0].given
-                st.html(f'<table class="pn-table"><tr><th>who</th><th>says</th><th>when (UTC)</th><th>note</th></tr>{opinions}</table>')
+                st.html(
+                    f'<table class="pn-table"><tr><th>who</th><th>says</th><th>when (UTC)</th><th>note</th></tr>{opinions}</table>'
+                )
                 st.caption(f"The CSV says {'yes' if given else 'no'}.")
                 buttons = st.container(horizontal=True)
                 for value in (1, 0):

@@ -1,0 +1,264 @@
+"""The desk: what comes next for whom, and what becomes of what they send. Orders are worked out by hand."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_reviewing import FOUR, a_queue
+
+from panorama.decisions import Answer, control_check
+from panorama.reviewing import ReviewQueue
+from panorama.reviews import ReviewStore
+from panorama.workbench import UNSUSPECTED, Desk, Filters, Receipt, Reviewer
+
+ADA, BOB = Reviewer("ada"), Reviewer("bob")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def store(home: Path) -> ReviewStore:
+    return ReviewStore(home / "reviews.sqlite")
+
+
+def names(desk: Desk, cells: list[int]) -> list[str]:
+    return ["_".join(desk.queue.name(cell)) for cell in cells]
+
+
+def asked(desk: Desk, filters: Filters | None = None, who: Reviewer = ADA, n: int = 10) -> list[str]:
+    return names(desk, [slot.cell for slot in desk.next(filters or Filters(), who, n)])
+
+
+def said(n: int, cell: str, value: int | None, **more: Any) -> dict[str, Any]:
+    image, label = cell.split("_")
+    return {"n": n, "image": image, "label": label, "value": value, **more}
+
+
+def many(n_images: int, doubts: list[float] | None = None) -> ReviewQueue:
+    """One label, missing everywhere; doubts falling, or as given."""
+    given = doubts or [0.9 - 0.8 * i / n_images for i in range(n_images)]
+    return a_queue([(f"i{i:04}", "sea", 0, 0.5, 0.5, "hard", d) for i, d in enumerate(given)])
+
+
+# --- what comes next
+
+
+def test_the_most_doubtful_cells_come_first_and_filters_leave_others_out(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    assert asked(desk) == ["a_sea", "b_sea", "a_trees", "b_trees"]
+    assert asked(desk, Filters(label="trees")) == ["a_trees", "b_trees"]
+    assert asked(desk, Filters(kind="extra", image="b")) == ["b_trees"]
+    assert asked(desk, Filters(low=0.35, high=0.55)) == ["b_sea", "a_trees"]
+    assert asked(desk, Filters(search="B")) == ["b_sea", "b_trees"]
+    assert asked(desk, Filters(image="nobody")) == []
+    assert asked(desk, Filters(split="test")) == []
+    assert sorted(asked(desk, Filters(order="random"))) == sorted(asked(desk))
+    assert desk.waiting(Filters(label="sea"), "ada") == 2
+
+
+def test_decided_and_skipped_cells_are_gone_and_can_be_asked_for(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    desk.take([said(0, "a_sea", 0), said(1, "b_trees", None)], ADA, "tab")
+    assert asked(desk) == ["a_trees", "b_sea"], "a kept sea makes the other one less doubtful"
+    assert asked(desk, Filters(state="decided")) == ["a_sea"]
+    assert asked(desk, Filters(state="skipped")) == ["b_trees"]
+    assert asked(desk, Filters(state="decided", reviewer="bob")) == []
+    assert len(asked(desk, Filters(state="mine"), BOB)) == 4, "what others said does not count"
+    assert asked(desk, Filters(state="mine"), ADA) == ["a_trees", "b_sea"]
+
+
+def test_picture_by_picture_finishes_one_before_the_next(store: ReviewStore) -> None:
+    """b is wrong somewhere with 0.7, a with 0.604 (tests/test_reviewing.py)."""
+    desk = Desk(a_queue([
+        ("a", "sea", 0, 0.9, 0.9, "slip", 0.6), ("b", "sea", 0, 0.9, 0.9, "slip", 0.5),
+        ("b", "trees", 0, 0.9, 0.9, "slip", 0.4), ("a", "trees", 0, 0.1, 0.1, "slip", 0.01),
+    ]), store, "run")  # fmt: skip
+    order = Filters(order="image")
+    assert asked(desk, order) == ["b_sea", "b_trees", "a_sea", "a_trees"]
+    desk.take([said(0, "b_sea", 0)], ADA, "tab")
+    assert asked(desk, order) == ["b_trees", "a_sea", "a_trees"], "no decision moves a picture"
+    assert [desk.queue.images[row] for row in desk.next_images(Filters(), ADA, 5)] == ["a", "b"], "by the worst cell that is left"
+
+
+def test_two_reviewers_do_not_get_the_same_cell_unless_they_ask(store: ReviewStore) -> None:
+    clock = Clock()
+    desk = Desk(many(10), store, "run", now=clock)
+    ada, bob = asked(desk, who=ADA, n=4), asked(desk, who=BOB, n=4)
+    assert not set(ada) & set(bob)
+    assert asked(desk, who=ADA, n=4) == ada, "the same again, for the same name in another tab"
+    assert set(asked(desk, Filters(state="mine"), BOB, 10)) >= set(ada)
+    clock.seconds = 181
+    assert asked(desk, who=BOB, n=4) == ada, "who has gone away keeps nothing"
+
+
+def test_decisions_of_another_server_are_seen(store: ReviewStore, home: Path) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    ReviewStore(home / "reviews.sqlite").apply("csv", [Answer("a", "sea", 0, "change", "eve")])
+    desk.refresh()
+    assert "a_sea" not in asked(desk)
+
+
+def test_the_next_ones_are_found_when_a_lane_runs_out(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("panorama.workbench._LANE", 3)
+    monkeypatch.setattr("panorama.workbench._RANK_AT_ONCE", 0)
+    desk = Desk(many(10), store, "run", now=Clock())
+    seen = []
+    for n in range(10):
+        (name,) = asked(desk, n=1)
+        seen.append(name)
+        assert desk.waiting(Filters(), "ada") == 10 - n
+        desk.take([said(n, name, 0)], ADA, "tab")
+    assert seen == [f"i{i:04}_sea" for i in range(10)]
+    assert asked(desk) == []
+
+
+def test_the_label_and_kind_with_most_to_find(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    assert desk.worst_kind() == ("sea", "missing"), "1.1 against 0.7"
+    desk.take([said(0, "a_sea", 0)], ADA, "tab")
+    assert desk.worst_kind() == ("trees", "extra")
+
+
+# --- controls
+
+
+def test_controls_are_unsuspected_and_about_as_many_as_asked_for(store: ReviewStore) -> None:
+    desk = Desk(many(600, [0.5] * 300 + [0.01] * 300), store, "run")
+    n = 0
+    controls = []
+    while n < 200:
+        (slot,) = desk.next(Filters(), ADA, 1, n_answered=n, control_share=0.2, seed=3)
+        assert slot.control == (desk.queue.doubts[slot.cell] < UNSUSPECTED)
+        controls.append(slot.control)
+        desk.take([said(n, names(desk, [slot.cell])[0], 0, control=slot.control)], ADA, "tab")
+        n += 1
+    assert 25 <= sum(controls) <= 55, "20 % of 200, four standard deviations"
+    check = control_check(desk.fold.standing.values(), len(desk.unsuspected(Filters())))
+    assert check is not None
+    assert (check.n, check.changed) == (sum(controls), 0)
+    assert len(desk.unsuspected(Filters())) == 300 - sum(controls)
+
+
+def test_controls_stand_where_they_stood_however_often_the_page_runs(store: ReviewStore) -> None:
+    desk = Desk(many(100, [0.5] * 50 + [0.01] * 50), store, "run")
+    first = desk.next(Filters(), ADA, 20, n_answered=5, control_share=0.5, seed=1)
+    assert desk.next(Filters(), ADA, 20, n_answered=5, control_share=0.5, seed=1) == first
+    assert desk.next(Filters(), ADA, 19, n_answered=5, control_share=0.5, seed=1) == first[:19]
+    assert {slot.control for slot in first} == {True, False}
+    assert not any(slot.control for slot in desk.next(Filters(), ADA, 20))
+
+
+# --- what comes in
+
+
+def test_events_become_decisions_in_their_order_and_twice_counts_once(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run 1")
+    events = [said(0, "a_sea", 1, note="dim", blind=True), said(1, "b_sea", 0), said(2, "a_trees", None)]
+    assert desk.take(events, ADA, "tab").acked == 2
+    assert desk.take([*events, said(3, "b_trees", 0)], ADA, "tab").acked == 3
+    log = store.log("csv")
+    assert [(d.image, d.label, d.verdict) for d in log] == [
+        ("a", "sea", "change"), ("b", "sea", "keep"), ("a", "trees", "skip"), ("b", "trees", "change"),
+    ]  # fmt: skip
+    assert (log[0].note, log[0].blind, log[0].reviewer, log[0].run, log[0].probability) == ("dim", True, "ada", "run 1", 0.9)
+    assert (log[1].blind, log[1].given, log[3].given) == (False, 0, 1)
+
+
+def test_an_undo_says_which_cell_it_gave_back(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    desk.take([said(0, "a_sea", 1), said(1, "b_sea", 1)], ADA, "tab")
+    receipt = desk.take([{"n": 2, "undo": True, "of": 0}], ADA, "tab")
+    assert [(n, *names(desk, [cell])) for n, cell in receipt.restored] == [(2, "a_sea")]
+    assert set(desk.fold.standing) == {("b", "sea")}
+    receipt = desk.take([{"n": 0, "undo": True}], ADA, "another tab of hers")
+    assert names(desk, [receipt.restored[0][1]]) == ["b_sea"]
+    receipt = desk.take([{"n": 1, "undo": True}], ADA, "another tab of hers")
+    assert (receipt.acked, receipt.restored, receipt.error) == (1, [], ""), "nothing is left to take back"
+
+
+def test_nobody_undoes_what_another_said(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    desk.take([said(0, "a_sea", 1)], ADA, "tab")
+    assert desk.take([{"n": 0, "undo": True}], BOB, "his").restored == []
+    assert set(desk.fold.standing) == {("a", "sea")}
+
+
+def test_what_was_confirmed_together_goes_back_together(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    desk.take([said(n, cell, 1, way="grid", batch=0) for n, cell in enumerate(["a_sea", "b_sea"])], ADA, "tab")
+    assert [d.way for d in store.log("csv")] == ["grid", "grid"]
+    desk.take([{"n": 2, "undo": True, "of": 0}], ADA, "tab")
+    assert desk.fold.standing == {}
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        ({"n": 0, "image": "ghost", "label": "sea", "value": 1}, "no cell of this run"),
+        ({"n": 0, "image": 5, "label": None, "value": 1}, "no cell of this run"),
+        ({"n": 0, "image": "a", "label": "sea", "value": 2}, "expected 0, 1 or none"),
+        ({"n": 0, "image": "a", "label": "sea", "value": True}, "expected 0, 1 or none"),
+        ({"n": 0, "image": "a", "label": "sea", "value": 1, "note": "x" * 4001}, "at most 4,000 characters"),
+        ({"n": 0, "image": "a", "label": "sea", "value": 1, "note": "\ud800"}, "not valid Unicode"),
+    ],
+)
+def test_what_can_never_be_stored_is_refused_in_words_and_holds_nothing_up(
+    store: ReviewStore, event: dict[str, Any], why: str
+) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    receipt = desk.take([event, said(1, "a_sea", 1)], ADA, "tab")
+    ((number, reason),) = receipt.refused
+    assert (number, receipt.acked) == (0, 1)
+    assert why in reason
+    assert [(d.image, d.label) for d in store.log("csv")] == [("a", "sea")]
+
+
+def test_events_without_a_number_are_passed_over(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    assert desk.take([{"image": "a", "label": "sea", "value": 1}, {"n": "1"}], ADA, "tab") == Receipt()
+    assert store.log("csv") == []
+
+
+def test_nothing_is_acknowledged_when_the_store_cannot_write(store: ReviewStore, home: Path) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    (home / "reviews.sqlite").rename(home / "moved.sqlite")
+    receipt = desk.take([said(0, "a_sea", 1)], ADA, "tab")
+    assert receipt.acked == -1
+    assert "NOT saved" in receipt.error
+    (home / "moved.sqlite").rename(home / "reviews.sqlite")
+    assert desk.take([said(0, "a_sea", 1)], ADA, "tab").acked == 0
+    assert len(store.log("csv")) == 1
+
+
+def test_an_answer_of_another_is_a_conflict_and_settling_ends_it(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    desk.take([said(0, "a_sea", 1)], ADA, "tab")
+    desk.take([said(0, "a_sea", 0)], BOB, "his")
+    assert list(desk.fold.conflicts) == [("a", "sea")]
+    assert "a_sea" not in asked(desk)
+    desk.take([said(0, "a_sea", 1, way="settled")], BOB, "settling")
+    assert desk.fold.conflicts == {}
+    assert store.corrections("csv") == {("a", "sea"): 1}
+
+
+def test_doubts_of_a_large_run_are_learned_again_after_some_seconds(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("panorama.workbench._RANK_AT_ONCE", 0)
+    clock = Clock()
+    desk = Desk(a_queue(FOUR), store, "run", now=clock)
+    desk.doubts()
+    clock.seconds = 10
+    desk.take([said(0, "a_sea", 0)], ADA, "tab")
+    assert desk.doubt(1) < 0.4, "seconds have passed since the last ranking"
+    before = desk.doubt(1)
+    desk.take([said(1, "b_trees", 1)], ADA, "tab")
+    assert desk.doubt(1) == before
+    clock.seconds = 20
+    assert np.any(desk.doubts() != dataclasses.replace(desk.queue).doubts)
