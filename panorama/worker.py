@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -411,7 +411,7 @@ def _finish(
     if config.weights == "none":  # random features say little of what is alike; the trained ones do
         run = whole_pass(model, pixels, image_size=config.image_size, dtype=precisions.features)
         seen = kernel.joined(extract(run, everything, model.head.in_features))
-    write_neighbours(job.folder / "neighbours.csv", data, groups, ranked, seen)
+    write_neighbours(job.folder / "neighbours.csv", data, groups, found, seen)
     values = _measured(job, data, splits, probabilities, folds, config)
     write_atomically(job.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
     for file in job.folder.glob("checkpoint*.safetensors"):  # only a run that did not finish resumes
@@ -450,7 +450,7 @@ def _place_to_write(log: _Log, model: Classifier, n_images: int, config: TrainCo
     return None
 
 
-def write_suspects(path: Path, ranked: list[suspects.Suspect]) -> None:
+def write_suspects(path: Path, ranked: Iterable[suspects.Suspect]) -> None:
     """suspects.csv: every cell of every image, most doubtful first."""
     write_rows(
         path,
@@ -467,12 +467,12 @@ def write_neighbours(
     path: Path,
     data: DataSet,
     groups: npt.NDArray[np.int64],
-    ranked: list[suspects.Suspect],
+    found: suspects.Doubts,
     features: npt.NDArray[np.float32],
 ) -> None:
     """neighbours.csv: for the images of the first suspects, the five most similar images, near-duplicates marked."""
-    row_of = {image: row for row, image in enumerate(data.images)}
-    rows = np.array(list(dict.fromkeys(row_of[s.image] for s in ranked[:_SUSPECTS_WITH_NEIGHBOURS])), np.int64)
+    first = suspects.order(found.values)[:_SUSPECTS_WITH_NEIGHBOURS] // max(1, found.values.shape[1])
+    rows = np.array(list(dict.fromkeys(first.tolist())), np.int64)
     near, likeness = kernel.neighbours(features, rows)
     write_rows(
         path,
