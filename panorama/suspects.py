@@ -11,10 +11,10 @@ Three sources, and a cell's doubt is what the strongest of them says.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ _HARD_WORTH = 0.3
 _LEARNED = 0.5  # mean score of the pictures that carry a label, from which on it counts as learned
 _ENOUGH_ROWS = 50_000  # for a mean
 _ROWS_AT_ONCE = 4096
+_CELLS_AT_ONCE = 2**16
 _TWIN_WORTH = 0.9  # a near-duplicate may show another moment
 _BIAS_SD, _LABEL_BIAS_SD = 1.5, 0.7  # in log-odds: how far decisions may move a kind, and a label within it
 _MOST_LOG_ODDS = 6.0
@@ -148,9 +149,8 @@ def whole_image(doubt: npt.NDArray[np.floating[Any]]) -> Floats:
     return found
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """One cell with its doubt. `rank` counts from 1, the most doubtful cell of the data set."""
+class Suspect(NamedTuple):
+    """One cell with its doubt. `rank` counts from 1, the most doubtful cell of the data set. A tuple: there may be millions."""
 
     image: str
     split: str
@@ -174,25 +174,24 @@ def rank(
     in_context: npt.NDArray[np.floating[Any]],
     spread: npt.NDArray[np.floating[Any]],
     found: Doubts,
-) -> list[Suspect]:
-    """Every cell of every image, most doubtful first."""
-    rows, columns = np.unravel_index(order(found.values), found.values.shape)
-    return [
-        Suspect(
-            images[i],
-            splits[i],
-            labels[k],
-            int(targets[i, k]),
-            float(probabilities[i, k]),
-            float(in_context[i, k]),
-            float(spread[i, k]),
-            float(found.values[i, k]),
-            "extra" if targets[i, k] else "missing",
-            REASONS[found.reason[i, k]],
-            position,
+) -> Iterator[Suspect]:
+    """Every cell of every image, most doubtful first; only some at a time are in memory."""
+    ordered = order(found.values)
+    kinds: tuple[Kind, Kind] = ("missing", "extra")
+    for start in range(0, len(ordered), _CELLS_AT_ONCE):
+        rows, columns = at = np.unravel_index(ordered[start : start + _CELLS_AT_ONCE], found.values.shape)
+        given = targets[at].tolist()
+        yield from map(
+            Suspect,
+            [images[i] for i in rows.tolist()],
+            [splits[i] for i in rows.tolist()],
+            [labels[k] for k in columns.tolist()],
+            given,
+            *(values[at].tolist() for values in (probabilities, in_context, spread, found.values)),
+            [kinds[value] for value in given],
+            [REASONS[reason] for reason in found.reason[at].tolist()],
+            range(start + 1, start + 1 + len(rows)),
         )
-        for position, (i, k) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True), 1)
-    ]
 
 
 @dataclass(frozen=True)

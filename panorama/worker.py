@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +240,7 @@ def _work(job: Run, log: _Log, team: Team) -> None:
     if team.is_first and not job.has("before.csv"):
         with torch.no_grad():
             logits = model.head(torch.from_numpy(features).to(where)).float().cpu()
-        _write_probabilities(job.folder / "before.csv", data, splits, torch.sigmoid(logits).numpy())
+        write_probabilities(job.folder / "before.csv", data, splits, torch.sigmoid(logits).numpy())
     training_data = TrainingData(pixels, data.targets, train_at, validation_at, features[train_at], features[validation_at])
     team.wait()  # until every process has read the checkpoint that the first will write over
     for event in train(
@@ -383,7 +383,7 @@ def _finish(
     everything = np.arange(len(pixels))
     probabilities = torch.sigmoid(_predicted(job, log, model, pixels, config, team)).numpy()
     if team.is_first:
-        _write_probabilities(job.folder / "predictions.csv", data, splits, probabilities)
+        write_probabilities(job.folder / "predictions.csv", data, splits, probabilities)
     seen = kernel.joined(features) if config.trains_folds else computing.views(fresh, features, data)
     if not team.is_first:
         return
@@ -402,7 +402,7 @@ def _finish(
             judge, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=groups,
             on_progress=advanced,
         )  # fmt: skip
-    _write_probabilities(job.folder / "out_of_fold.csv", data, splits, folds.probabilities)
+    write_probabilities(job.folder / "out_of_fold.csv", data, splits, folds.probabilities)
     found = suspects.doubts(data.targets, folds.scores, folds.in_context, groups)
     ranked = suspects.rank(
         data.images, splits.tolist(), data.labels, data.targets, folds.probabilities, folds.in_context.clip(0, 1), folds.spread, found
@@ -411,8 +411,8 @@ def _finish(
     if config.weights == "none":  # random features say little of what is alike; the trained ones do
         run = whole_pass(model, pixels, image_size=config.image_size, dtype=precisions.features)
         seen = kernel.joined(extract(run, everything, model.head.in_features))
-    write_neighbours(job.folder / "neighbours.csv", data, groups, ranked, seen)
-    values = _measured(job, data, splits, probabilities, folds, config)
+    write_neighbours(job.folder / "neighbours.csv", data, groups, found, seen)
+    values = measured(job, data, splits, probabilities, folds, config)
     write_atomically(job.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
     for file in job.folder.glob("checkpoint*.safetensors"):  # only a run that did not finish resumes
         file.unlink()
@@ -450,7 +450,7 @@ def _place_to_write(log: _Log, model: Classifier, n_images: int, config: TrainCo
     return None
 
 
-def write_suspects(path: Path, ranked: list[suspects.Suspect]) -> None:
+def write_suspects(path: Path, ranked: Iterable[suspects.Suspect]) -> None:
     """suspects.csv: every cell of every image, most doubtful first."""
     write_rows(
         path,
@@ -467,12 +467,12 @@ def write_neighbours(
     path: Path,
     data: DataSet,
     groups: npt.NDArray[np.int64],
-    ranked: list[suspects.Suspect],
+    found: suspects.Doubts,
     features: npt.NDArray[np.float32],
 ) -> None:
     """neighbours.csv: for the images of the first suspects, the five most similar images, near-duplicates marked."""
-    row_of = {image: row for row, image in enumerate(data.images)}
-    rows = np.array(list(dict.fromkeys(row_of[s.image] for s in ranked[:_SUSPECTS_WITH_NEIGHBOURS])), np.int64)
+    first = suspects.order(found.values)[:_SUSPECTS_WITH_NEIGHBOURS] // max(1, found.values.shape[1])
+    rows = np.array(list(dict.fromkeys(first.tolist())), np.int64)
     near, likeness = kernel.neighbours(features, rows)
     write_rows(
         path,
@@ -485,7 +485,8 @@ def write_neighbours(
     )
 
 
-def _write_probabilities(path: Path, data: DataSet, splits: npt.NDArray[np.str_], values: npt.NDArray[np.float32]) -> None:
+def write_probabilities(path: Path, data: DataSet, splits: npt.NDArray[np.str_], values: npt.NDArray[np.float32]) -> None:
+    """before.csv, predictions.csv or out_of_fold.csv: a probability a label of every image. Raises PanoramaError for NaN."""
     if not np.isfinite(values).all():
         raise PanoramaError(
             "The model's probabilities are not finite numbers. Use a lower learning rate, or --precision float32."
@@ -497,7 +498,7 @@ def _write_probabilities(path: Path, data: DataSet, splits: npt.NDArray[np.str_]
     write_rows(path, ["image", "split", *data.labels], rows)
 
 
-def _measured(
+def measured(
     job: Run,
     data: DataSet,
     splits: npt.NDArray[np.str_],

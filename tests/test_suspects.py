@@ -152,7 +152,7 @@ def test_every_cell_is_ranked_once_and_ties_keep_their_order() -> None:
         np.array([[0.2, 0.9], [0.2, 0.1]]), np.array([[0, 1], [2, 0]], np.int8), NoiseModel(nothing, nothing, nothing, nothing)
     )
     half = np.full((2, 2), 0.5)
-    listed = rank(["a", "b"], ["train", "test"], ["sea", "trees"], targets, half, half / 2, half / 5, found)
+    listed = list(rank(["a", "b"], ["train", "test"], ["sea", "trees"], targets, half, half / 2, half / 5, found))
     assert [(s.image, s.split, s.label, s.kind, s.reason, s.rank) for s in listed] == [
         ("a", "train", "trees", "extra", "hard", 1), ("a", "train", "sea", "missing", "slip", 2),
         ("b", "test", "sea", "extra", "twin", 3), ("b", "test", "trees", "missing", "slip", 4),
