@@ -29,7 +29,7 @@ from panorama.files import write_atomically
 from panorama.finding import Source, find_source, read_table, with_layouts
 from panorama.labels import read_labels
 from panorama.pictures import Picture
-from panorama.reviewing import open_queue
+from panorama.reviewfiles import open_queue
 from panorama.runs import EventLog, Run, write_rows
 from panorama.workspace import remember
 

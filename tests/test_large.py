@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from panorama import heat
 from panorama.datasets import load
-from panorama.reviewing import open_queue
+from panorama.reviewfiles import open_queue
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 

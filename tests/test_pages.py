@@ -1,7 +1,9 @@
 """Every page without a browser: empty, with data, and with strings that try to be markup."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import COLOURS, QUICK, ROOT, patch_picture
@@ -10,12 +12,14 @@ from streamlit.testing.v1 import AppTest
 from panorama import runs
 from panorama.config import TrainConfig
 from panorama.datasets import load
+from panorama.decisions import Answer
 from panorama.finding import find_source, with_layouts
+from panorama.reviews import ReviewStore
 from panorama.runs import Run
 from panorama.worker import run as work
 from panorama.workspace import remember
 
-PAGES = ["start", "dataset", "train", "sanity_check", "predict", "review", "report"]
+PAGES = ["start", "dataset", "train", "sanity_check", "predict", "review", "export", "report"]
 NAUGHTY = "![x](http://127.0.0.1:9/pixel.png) <img src=x onerror=alert(1)> **bold** :smile: $x$"
 
 
@@ -25,6 +29,19 @@ def open_page(name: str) -> AppTest:
     if name != "start":
         app.switch_page(f"pages/{name}.py").run()
     return app
+
+
+def told(app: AppTest) -> dict[str, Any]:
+    """What the review's component is told; the last card that it holds nothing of is the first."""
+    (component,) = app.get("bidi_component")
+    values: dict[str, Any] = json.loads(component.proto.json)
+    return values
+
+
+def first_card(app: AppTest) -> dict[str, Any]:
+    values = told(app)
+    card: dict[str, Any] = values["cards"][values["order"][0]]
+    return card
 
 
 def sound(app: AppTest) -> None:
@@ -61,50 +78,96 @@ def test_a_complete_run_is_shown_without_an_exception(name: str) -> None:
     assert "nan" not in words(app).lower().split()
 
 
-def test_review_stores_each_decision_and_takes_it_back(finished: Run, home: Path) -> None:
-    from panorama.reviews import ReviewStore
-
-    app = open_page("review")
-    for label in ("Keep", "Change", "Skip"):
-        button = next(button for button in app.button if button.label.startswith(label))
-        button.click().run()
-        sound(app)
-    log = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)
-    assert [row.verdict for row in log] == ["keep", "change", "skip"]
-    assert len({(row.image, row.label) for row in log}) == 3, "each on the cell that was shown"
-    next(button for button in app.button if button.label.startswith("Undo")).click().run()
-    assert [row.verdict for row in ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)][-1] == "undo"
-    assert len(ReviewStore(home / "reviews.sqlite").current(finished.fingerprint)) == 2
-
-
 def test_review_says_why_shows_what_is_alike_and_how_many_are_wrong(finished: Run) -> None:
     app = open_page("review")
     sound(app)
-    said = words(app)
-    assert "model, out of fold" in said
-    assert "with its other labels" in said
-    assert said.count('class="pn-card') == 1 + 5, "why, and five pictures most like it"
-    assert "Of the next 20" in said
-    assert "Errors in all" in said
-    (finished.source.root / "train" / "train_000.jpg").unlink()
+    card = first_card(app)
+    assert card["url"].startswith("data:image/jpeg;base64,")
+    assert card["why"]
+    assert 0 <= card["context"] <= 1
+    assert len(card["near"]) == 5
+    assert "Of the next 20" in words(app)
+    assert "Errors in all" in words(app)
     for path in (finished.source.root / "test").glob("*.jpg"):
         path.write_bytes(b"not a picture")
     app.selectbox(key="split").set_value("test").run()
     sound(app)
-    assert "cannot be read any more" in words(app)
+    assert "not a picture that can be read" in first_card(app)["missing"]
 
 
-def test_review_by_image_stays_with_a_picture_until_it_is_decided(finished: Run, home: Path) -> None:
-    from panorama.reviews import ReviewStore
+def test_a_link_leads_to_one_picture_and_can_be_left(finished: Run) -> None:
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    app.query_params["image"], app.query_params["label"] = "train_003.jpg", "blue"
+    app.switch_page("pages/review.py").run()
+    sound(app)
+    assert [(c["image"], c["label"]) for c in told(app)["cards"].values()] == [("train_003.jpg", "blue")]
+    app.button(key="all-pictures").click().run()
+    sound(app)
+    assert len(told(app)["order"]) == 40
+    assert finished.has("suspects.csv")
 
+
+@pytest.mark.parametrize("mode", ["cell", "grid", "image", "people"])
+@pytest.mark.usefixtures("finished")
+def test_every_way_to_review_is_shown_by_a_link(mode: str) -> None:
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    app.query_params["mode"] = mode
+    app.switch_page("pages/review.py").run()
+    sound(app)
+    if mode == "people":
+        assert "Where reviewers disagree" in words(app)
+        return
+    assert told(app)["mode"] == mode
+    app.toggle(key="blind").set_value(True).run()
+    sound(app)
+    assert told(app)["blind"] is True
+    app.selectbox(key="state").set_value("decided").run()
+    sound(app)
+    assert told(app)["order"] == []
+    assert told(app)["empty"]["title"] == "Nothing is decided with these filters."
+
+
+def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    csv = finished.fingerprint
+    store.apply(
+        csv, [Answer("train_000.jpg", "red", 0, "keep", "ada"), Answer("train_000.jpg", "red", 0, "change", "bob", note="*dim*")]
+    )
     app = open_page("review")
-    app.selectbox(key="order").set_value("by image").run()
-    for _ in COLOURS:
-        next(button for button in app.button if button.label.startswith("Keep")).click().run()
-        sound(app)
-    log = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)
-    assert len({row.image for row in log}) == 1
-    assert sorted(row.label for row in log) == sorted(COLOURS)
+    assert "Conflicts" in words(app)
+    app.segmented_control(key="mode").set_value("people").run()
+    sound(app)
+    assert "1 cell on which reviewers disagree" in words(app)
+    assert "*dim*" in words(app)
+    word = "no" if given else "yes"
+    next(button for button in app.button if button.label == f"Settle: {word}").click().run()
+    sound(app)
+    assert store.corrections(csv) == {("train_000.jpg", "red"): 1 - given}
+    assert store.log(csv)[-1].way == "settled"
+    assert "1 cell on which reviewers disagree" not in words(app)
+
+
+def test_the_export_shows_each_line_that_changes_and_takes_decisions_in(finished: Run, home: Path) -> None:
+    store, csv = ReviewStore(home / "reviews.sqlite"), finished.fingerprint
+    app = open_page("export")
+    sound(app)
+    assert "Nothing changes yet" in words(app)
+    lines = (finished.source.root / "train_label.csv").read_text().splitlines()
+    name, *bits = lines[3].split(",")
+    store.apply(csv, [Answer(name, "red", int(bits[0]), "change", "ada", note="<b>n</b>")])
+    app = open_page("export")
+    sound(app)
+    assert "train_label.csv, line 4" in words(app)
+    assert lines[3] in words(app)
+    assert ",".join([name, str(1 - int(bits[0])), *bits[1:]]) in words(app)
+    assert "<b>n</b>" not in words(app)
+    (finished.source.root / "train_label.csv").write_text("\n".join(lines[:3]) + "\n")
+    app = open_page("export")
+    sound(app)
+    assert "no longer the file that was reviewed" in words(app)
+    assert "no longer in the CSV" in words(app)
 
 
 def test_a_run_of_an_older_version_can_still_be_reviewed(finished: Run) -> None:
@@ -115,8 +178,7 @@ def test_a_run_of_an_older_version_can_still_be_reviewed(finished: Run) -> None:
     (finished.folder / "neighbours.csv").unlink()
     app = open_page("review")
     sound(app)
-    assert "The run kept none for this picture." in words(app)
-    assert "with its other labels" not in words(app)
+    assert (first_card(app)["near"], first_card(app)["context"]) == ([], None)
     app = open_page("report")
     sound(app)
     assert "made by an older version" in words(app)
@@ -137,7 +199,7 @@ def test_a_picture_path_that_leads_outside_is_said_in_words(finished: Run) -> No
     runs.write_rows(path, header, [[image, split, "../../outside.jpg"] for image, split, _ in rows])
     app = open_page("review")
     sound(app)
-    assert "is outside the data set" in words(app)
+    assert "is outside the data set" in first_card(app)["missing"]
 
 
 def test_a_label_named_like_the_menu_entry_for_all_can_be_chosen(home: Path, seed_folder: Callable[..., Path]) -> None:
@@ -153,7 +215,7 @@ def test_a_label_named_like_the_menu_entry_for_all_can_be_chosen(home: Path, see
     assert app.selectbox(key="label").value == "(all labels)"
     app.selectbox(key="label").set_value("all labels").run()
     sound(app)
-    assert "Is “all labels” in this picture?" in words(app)
+    assert first_card(app)["label"] == "all labels"
     assert ">18<" in words(app), "cells of one label: an image each"
 
 
