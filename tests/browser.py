@@ -20,12 +20,13 @@ FLAGS = [
 
 
 @contextmanager
-def server(home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The app on a free port of 127.0.0.1 with its workspace in `home`; (address, process)."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (home / "server.log").open("wb")
+def server(home: Path, *, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The app on a port of 127.0.0.1 (None: a free one) with its workspace in `home`; (address, process)."""
+    if port is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+    log = (home / "server.log").open("ab")
     process = subprocess.Popen(
         [sys.executable, "-m", "panorama", "serve", "--port", str(port)],
         cwd=ROOT, env=os.environ | {"PANORAMA_HOME": str(home)}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,

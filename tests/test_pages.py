@@ -132,9 +132,9 @@ def test_every_way_to_review_is_shown_by_a_link(mode: str) -> None:
 def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:
     store = ReviewStore(home / "reviews.sqlite")
     csv = finished.fingerprint
-    store.apply(
-        csv, [Answer("train_000.jpg", "red", 0, "keep", "ada"), Answer("train_000.jpg", "red", 0, "change", "bob", note="*dim*")]
-    )
+    given = int((finished.source.root / "train_label.csv").read_text().splitlines()[1].split(",")[1])
+    cell = ("train_000.jpg", "red", given)
+    store.apply(csv, [Answer(*cell, "keep", "ada"), Answer(*cell, "change", "bob", note="*dim*")])
     app = open_page("review")
     assert "Conflicts" in words(app)
     app.segmented_control(key="mode").set_value("people").run()

@@ -18,6 +18,16 @@ class View {
     this.notice.hidden = !said.length;
   }
 
+  // Puts new parts into an element; the focus stays on the part of the same place and kind.
+  fill(element, parts) {
+    const focusable = () => [...element.querySelectorAll("button, a, textarea, summary")];
+    const active = this.root.getRootNode().activeElement;
+    const place = active ? focusable().indexOf(active) : -1;
+    element.replaceChildren(...parts);
+    const next = place >= 0 ? focusable()[place] : undefined;
+    if (next?.tagName === active?.tagName) next?.focus({ preventScroll: true });
+  }
+
   undo() {
     this.desk.undo();
     this.draw();
@@ -72,8 +82,13 @@ class CellView extends View {
     this.asked = card.id;
     this.picture.show(card, this.heat && !this.blind());
     if (this.desk.full?.id === card.id) this.picture.sharpen(this.desk.full.url);
-    this.panel.replaceChildren(...this.panelParts(card));
-    this.below.replaceChildren(...(this.blind() ? [] : this.neighbours(card)));
+    // What Python says meanwhile must not take the field away that somebody is writing in.
+    const shown = [card, this.noting, this.heat, this.blind(), this.desk.last];
+    if (!this.shown || shown.some((value, place) => value !== this.shown[place])) {
+      this.shown = shown;
+      this.fill(this.panel, this.panelParts(card));
+      this.below.replaceChildren(...(this.blind() ? [] : this.neighbours(card)));
+    }
     this.tell();
   }
 
@@ -110,7 +125,7 @@ class CellView extends View {
 
   noteField(card) {
     const field = el("textarea", { rows: 2, "aria-label": "Note on this decision", placeholder: "Goes into the log with your answer. Esc: back to the keys",
-                                   oninput: () => this.notes.set(card.id, field.value), onkeydown: (event) => event.key === "Escape" && field.blur() });
+                                   oninput: () => this.notes.set(card.id, field.value), onkeydown: (event) => { if (event.key === "Escape") field.blur(); } });
     field.value = this.notes.get(card.id) ?? "";
     return field;
   }
@@ -205,6 +220,7 @@ class GridView extends View {
     const card = this.desk.cards.get(ids[0]);
     const [lack, have] = card.given ? ["carry", "lack it"] : ["lack", "have it"];
     const n = [...this.chosen].filter((id) => ids.includes(id)).length;
+    const focused = this.root.getRootNode().activeElement?.dataset?.place;
     const count = ids.length === 1 ? "This picture" : `These ${ids.length} pictures`;
     this.root.replaceChildren(
       el("div", { class: "gridhead" },
@@ -217,6 +233,7 @@ class GridView extends View {
         this.status, this.notice),
       el("div", { class: "grid", role: "group", "aria-label": `Pictures whose ${card.label} may be wrong` }, ...ids.map((id, place) => this.tile(id, place))),
     );
+    if (focused !== undefined) this.root.querySelector(`[data-place="${focused}"]`)?.focus({ preventScroll: true });
     this.tell();
   }
 
@@ -293,7 +310,7 @@ class ImageView extends View {
     this.picture.show(card, false);
     if (this.desk.full?.id === card.id) this.picture.sharpen(this.desk.full.url);
     const changes = card.labels.filter((one, place) => this.values[place] !== one.given).length;
-    this.panel.replaceChildren(
+    this.fill(this.panel, [
       el("p", { class: "where" }, el("span", { class: "name" }, card.image), el("span", { class: "quiet" }, ` · ${card.split} · `),
          el("a", { href: card.link, target: "_blank", rel: "noopener" }, "link")),
       el("h2", {}, "What is in this picture?"),
@@ -304,7 +321,7 @@ class ImageView extends View {
           el("span", {}, this.desk.data.blind ? "Confirm" : changes ? `Confirm, ${changes} changed` : "Confirm as it is", el("kbd", { "aria-hidden": "true" }, "Ctrl ⏎"))),
         keyed("Skip", "S", { class: "quiet-button", onclick: () => this.skip() }), this.undoButton()),
       this.status, this.notice,
-    );
+    ]);
     this.tell();
   }
 
