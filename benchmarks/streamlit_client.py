@@ -7,6 +7,7 @@ answers; what a browser does with them (drawing, pictures) is left out. Written 
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,8 @@ class Tab:
 
     def __init__(self, address: str, page: str = "", query: str = "") -> None:
         url = address.replace("http", "ws", 1) + "/_stcore/stream"
-        self._socket = connect(url, subprotocols=["streamlit"], max_size=None, compression=None)
+        self._opened = ExitStack()
+        self._socket = self._opened.enter_context(connect(url, subprotocols=["streamlit"], max_size=None, compression=None))
         self._page, self._query, self._script = page, query, ""
         self._drawn: dict[tuple[int, ...], Drawn] = {}
         self._states: dict[str, WidgetState] = {}
@@ -44,7 +46,7 @@ class Tab:
 
     def close(self) -> None:
         """Leaves, as a closed tab does."""
-        self._socket.close()
+        self._opened.close()
 
     def __enter__(self) -> "Tab":
         return self
