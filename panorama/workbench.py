@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from panorama.decisions import Answer, Cell, Decision, Fold, Identity, Undo, Way, not_saved
 from panorama.errors import PanoramaError
-from panorama.reviewing import Positions, ReviewQueue, Shares
+from panorama.reviewing import Positions, ReviewQueue, Shares, Standing
 from panorama.reviews import ReviewStore
 from panorama.suspects import ErrorCount, Kind
 
@@ -77,31 +77,50 @@ class Receipt:
     rows: list[Decision] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Lane:
-    """The first cells that fit some filters, in order; more: whether others follow."""
+    """The first cells that fit some filters, in order. more: whether others follow."""
 
     cells: Positions
     more: bool
     fits: npt.NDArray[np.bool_]  # (n_cells,), whether decided or not
-    n_fitting: int
-    ranking: int
+    n_left: int  # that fit and are in the state asked for; of waiting ones kept up to date
+    used_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """What decisions have taught up to one moment. errors: as counted then."""
+
+    doubts: Shares
+    errors: list[ErrorCount]
+    lanes: dict[tuple[object, ...], _Lane]
+
+
+def _in_background(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True).start()
 
 
 class Desk:
-    """What all sessions share of one run's review. Methods may be called from any thread."""
+    """What all sessions share of one run's review. Methods may be called from any thread.
 
-    def __init__(self, queue: ReviewQueue, store: ReviewStore, run: str, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.queue, self.store, self.run, self._now = queue, store, run, now
+    Up to 100,000 cells every decision re-ranks those that wait, before anything else is shown. Of more, the ranking follows in the background,
+    some seconds behind, so that no key waits for it. later: runs such work.
+    """
+
+    def __init__(
+        self, queue: ReviewQueue, store: ReviewStore, run: str, *,
+        now: Callable[[], float] = time.monotonic, later: Callable[[Callable[[], None]], None] = _in_background,
+    ) -> None:  # fmt: skip
+        self.queue, self.store, self.run, self._now, self._later = queue, store, run, now, later
         self._lock = threading.RLock()
         self._fold = Fold()
         self._open = np.ones(len(queue.doubts), bool)  # nobody has decided or skipped it, and it is in no conflict
-        self._doubts: Shares = queue.doubts
-        self._ranking, self._ranked_at, self._ranked_up_to, self._taught = 0, 0.0, 0, 0
-        self._lanes: dict[tuple[object, ...], _Lane] = {}
         self._leases: dict[int, tuple[str, float]] = {}  # cell -> (reviewer's name, until)
-        self._counted: tuple[int, list[ErrorCount]] | None = None
+        self._taught = 0  # decisions and undos so far, which the ranking learns from
         self.refresh()
+        self._ranked_up_to, self._rank_next_at, self._is_ranking = self._taught, self._now() + _RANK_EVERY_SECONDS, False
+        self._ranking = self._ranked()
 
     @property
     def fold(self) -> Fold:
@@ -122,30 +141,64 @@ class Desk:
             return
         name = self._fold.add(row)
         cell = self.queue.find(*name)
-        if cell is not None:
-            self._open[cell] = name not in self._fold.standing and name not in self._fold.conflicts
-            self._taught += row.verdict != "skip"
+        if cell is None:
+            return
+        was_open, is_open = self._open[cell], name not in self._fold.standing and name not in self._fold.conflicts
+        self._open[cell] = is_open
+        self._taught += row.verdict != "skip"
+        if was_open != is_open and hasattr(self, "_ranking"):
+            for lane in self._ranking.lanes.values():
+                lane.n_left += (int(is_open) - int(was_open)) * int(lane.fits[cell])
 
     def doubts(self) -> Shares:
-        """(n_cells,): the doubts after what was decided; of a large run at most some seconds old."""
+        """(n_cells,): the doubts after what was decided; of a large run as of some seconds ago."""
         with self._lock:
-            few = len(self.queue.doubts) <= _RANK_AT_ONCE
-            if self._taught != self._ranked_up_to and (few or self._now() - self._ranked_at >= _RANK_EVERY_SECONDS):
-                self._doubts = self.queue.learned(self._fold.standing)
-                self._ranking, self._ranked_at, self._ranked_up_to = self._ranking + 1, self._now(), self._taught
-            return self._doubts
+            if self._taught == self._ranked_up_to or self._is_ranking:
+                return self._ranking.doubts
+            if len(self.queue.doubts) <= _RANK_AT_ONCE:
+                self._ranking, self._ranked_up_to = self._ranked(), self._taught
+            elif self._now() >= self._rank_next_at:
+                self._is_ranking = True
+                self._later(self._rank)
+            return self._ranking.doubts
+
+    def _rank(self) -> None:
+        """Ranks from a copy of what stands, and swaps the new ranking in whole."""
+        began = self._now()
+        try:
+            with self._lock:
+                standing, opened, up_to = dict(self._fold.standing), self._open.copy(), self._taught
+                asked = [
+                    key for key, lane in self._ranking.lanes.items() if lane.used_at > began - _LEASE_SECONDS and len(key) == 1
+                ]
+            found = self._ranked(standing)
+            for (filters,) in asked:
+                assert isinstance(filters, Filters)
+                found.lanes[filters,] = self._made_lane(filters, opened, found.doubts)
+            with self._lock:
+                for lane in found.lanes.values():
+                    lane.n_left, lane.used_at = int(np.count_nonzero(lane.fits & self._open)), began
+                self._ranking, self._ranked_up_to = found, up_to
+        finally:
+            with self._lock:
+                self._is_ranking = False
+                # A ranking that takes long comes seldom: it computes where keys are answered.
+                self._rank_next_at = self._now() + max(_RANK_EVERY_SECONDS, 10 * (self._now() - began))
+
+    def _ranked(self, standing: Standing | None = None) -> _Ranking:
+        standing = self._fold.standing if standing is None else standing
+        doubts = self.queue.learned(standing).astype(np.float32)
+        return _Ranking(doubts, self.queue.errors(standing, doubts), {})
 
     def doubt(self, cell: int) -> float:
         """The doubt of a cell as it stands."""
         return float(self.doubts()[cell])
 
     def errors(self) -> list[ErrorCount]:
-        """As `ReviewQueue.errors`, of decisions and doubts at most some seconds old."""
+        """As `ReviewQueue.errors`, of what had been decided at the latest ranking."""
         with self._lock:
-            doubts = self.doubts()
-            if self._counted is None or self._counted[0] != self._ranking:
-                self._counted = self._ranking, self.queue.errors(self._fold.standing, doubts)
-            return self._counted[1]
+            self.doubts()
+            return self._ranking.errors
 
     def worst_kind(self) -> tuple[str, Kind]:
         """The label and kind with the most errors still to find."""
@@ -160,10 +213,7 @@ class Desk:
     def waiting(self, filters: Filters, reviewer: str) -> int:
         """How many cells fit the filters."""
         with self._lock:
-            lane = self._lane(filters, reviewer)
-            if filters.state != "waiting":
-                return lane.n_fitting
-            return int(np.count_nonzero(self._open & lane.fits))
+            return self._lane(filters, reviewer).n_left
 
     def next(
         self, filters: Filters, who: Reviewer, n: int, *, n_answered: int = 0, control_share: float = 0.0, seed: int = 0
@@ -207,16 +257,15 @@ class Desk:
         lane = self._lane(filters, who.name)
         cells = lane.cells[self._open[lane.cells]] if filters.state == "waiting" else lane.cells
         if len(cells) < n and lane.more:
-            self._lanes.pop(self._key(filters, who.name), None)
-            lane = self._lane(filters, who.name)
-            cells = lane.cells
+            self._ranking.lanes.pop(self._key(filters, who.name), None)
+            cells = self._lane(filters, who.name).cells
         if filters.state not in ("waiting", "mine"):
             return [int(cell) for cell in cells[:n]]
         now = self._now()
         if len(self._leases) > 4096:
             self._leases = {cell: lease for cell, lease in self._leases.items() if lease[1] > now}
         found = []
-        for cell in cells.tolist():
+        for cell in cells[: n + len(self._leases)].tolist():
             if filters.state == "mine" or self._is_free(cell, who, now):
                 found.append(cell)
                 if len(found) == n:
@@ -224,38 +273,39 @@ class Desk:
         return found
 
     def _key(self, filters: Filters, reviewer: str) -> tuple[object, ...]:
-        mine = (reviewer, self._fold.last_id) if filters.state != "waiting" else ()
-        return (filters, *mine)
+        return (filters,) if filters.state == "waiting" else (filters, reviewer, self._fold.last_id)
 
     def _lane(self, filters: Filters, reviewer: str) -> _Lane:
         doubts, key = self.doubts(), self._key(filters, reviewer)
-        lane = self._lanes.get(key)
-        if lane is None or lane.ranking != self._ranking:
-            lane = self._lanes[key] = self._made_lane(filters, reviewer, doubts)
-            for old in list(self._lanes)[:-_KEPT_LANES]:
-                del self._lanes[old]
-        return lane
+        lanes = self._ranking.lanes
+        if key not in lanes:
+            chosen = self._open if filters.state == "waiting" else self._in_state(filters, reviewer)
+            lanes[key] = self._made_lane(filters, chosen, doubts)
+            for old in sorted(lanes, key=lambda one: lanes[one].used_at)[:-_KEPT_LANES]:
+                if old != key:
+                    del lanes[old]
+        lanes[key].used_at = self._now()
+        return lanes[key]
 
-    def _made_lane(self, filters: Filters, reviewer: str, doubts: Shares) -> _Lane:
+    def _made_lane(self, filters: Filters, in_state: npt.NDArray[np.bool_], doubts: Shares) -> _Lane:
         fits = self._fits(filters)
         if filters.low > 0:
             fits &= doubts >= filters.low
         if filters.high < 1:
             fits &= doubts <= filters.high
-        chosen = fits & self._in_state(filters, reviewer)
-        cells = np.flatnonzero(chosen)
-        n_fitting = len(cells)
+        cells = np.flatnonzero(fits & in_state)
+        n_left = len(cells)
         if filters.order == "random":
-            cells = np.random.default_rng(0).permutation(len(chosen))
-            cells = cells[chosen[cells]]
+            cells = np.random.default_rng(0).permutation(len(fits))
+            cells = cells[(fits & in_state)[cells]]
         elif filters.order == "image":
             cells = self._image_by_image(cells, fits)
         else:
-            if n_fitting > _LANE:
+            if n_left > _LANE:
                 worst = np.argpartition(-doubts[cells], _LANE)[:_LANE]
                 cells = np.sort(cells[worst])
             cells = cells[np.argsort(-doubts[cells], kind="stable")]
-        return _Lane(cells[:_LANE], n_fitting > _LANE, fits, n_fitting, self._ranking)
+        return _Lane(cells[:_LANE], n_left > _LANE, fits, n_left)
 
     def _image_by_image(self, cells: Positions, fits: npt.NDArray[np.bool_]) -> Positions:
         """Pictures by the doubts of the run, which no decision moves: one is finished before the next one comes."""
@@ -276,8 +326,6 @@ class Desk:
         return self.queue.fitting(label=filters.label, kind=filters.kind, split=filters.split, images=images)
 
     def _in_state(self, filters: Filters, reviewer: str) -> npt.NDArray[np.bool_]:
-        if filters.state == "waiting":
-            return self._open
         fold = self._fold
         if filters.state == "mine":
             return ~self._mask(cell for cell in fold.of(reviewer))

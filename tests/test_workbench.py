@@ -109,7 +109,7 @@ def test_decisions_of_another_server_are_seen(store: ReviewStore, home: Path) ->
 def test_the_next_ones_are_found_when_a_lane_runs_out(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("panorama.workbench._LANE", 3)
     monkeypatch.setattr("panorama.workbench._RANK_AT_ONCE", 0)
-    desk = Desk(many(10), store, "run", now=Clock())
+    desk = Desk(many(10), store, "run", now=Clock(), later=lambda work: work())
     seen = []
     for n in range(10):
         (name,) = asked(desk, n=1)
@@ -252,7 +252,7 @@ def test_an_answer_of_another_is_a_conflict_and_settling_ends_it(store: ReviewSt
 def test_doubts_of_a_large_run_are_learned_again_after_some_seconds(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("panorama.workbench._RANK_AT_ONCE", 0)
     clock = Clock()
-    desk = Desk(a_queue(FOUR), store, "run", now=clock)
+    desk = Desk(a_queue(FOUR), store, "run", now=clock, later=lambda work: work())
     desk.doubts()
     clock.seconds = 10
     desk.take([said(0, "a_sea", 0)], ADA, "tab")
