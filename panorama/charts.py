@@ -227,3 +227,55 @@ def label_scores(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
         tooltip=["label:N", "when:N", alt.Tooltip("average_precision:Q", format=".3f")],
     )
     return alt.layer(line, points).properties(height=alt.Step(28))
+
+
+_OLD, _NEW = "#a0742c", VALIDATION
+_TWO_LINES = alt.Axis(labelExpr="split(datum.label, '\n')", labelLimit=230, labelPadding=8, ticks=False, domain=False)
+
+
+def old_and_new(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
+    """Two runs side by side: a dot, its interval and both in words. rows: target (\n breaks the line), run (old, new), value,
+    low, high, text.
+
+    Where low is None there is a dot alone. Old is a circle, new a diamond.
+    """
+    table = pd.DataFrame(list(rows), columns=["target", "run", "value", "low", "high", "text"])
+    table[["low", "high"]] = table[["low", "high"]].astype(float)
+    table["end"] = table["high"].fillna(table["value"])
+    lowest = float(np.nanmin(table[["value", "low"]].to_numpy(float))) if len(table) else 0.0
+    # The words of the leftmost interval end where it ends, and need room.
+    scale = alt.Scale(domain=[max(0.0, lowest - 0.45 * (1 - lowest) - 0.02), 1.0], nice=False, zero=False)
+    runs = ["old", "new"]
+    base = alt.Chart(table).encode(
+        y=alt.Y("target:N", title=None, sort=list(dict.fromkeys(table["target"])), axis=_TWO_LINES),
+        yOffset=alt.YOffset("run:N", sort=runs, scale=alt.Scale(paddingInner=0.1, paddingOuter=0.25)),
+        color=alt.Color("run:N", legend=None, scale=alt.Scale(domain=runs, range=[_OLD, _NEW])),
+    )
+    x = alt.X("value:Q", title="higher is better", scale=scale)
+    interval = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title="higher is better", scale=scale), x2="high:Q")
+    shape = alt.Shape("run:N", legend=None, scale=alt.Scale(domain=runs, range=["circle", "diamond"]))
+    dots = base.mark_point(size=100, filled=True, opacity=1).encode(x=x, shape=shape)
+    words = base.mark_text(align="right", dy=-13, fontSize=12, limit=320).encode(
+        x=alt.X("end:Q", title="higher is better", scale=scale), text="text:N"
+    )
+    return alt.layer(interval, dots, words).properties(height=alt.Step(42))
+
+
+def differences(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
+    """New minus old, a dot, its interval and both in words, beside a line at zero. rows: target (\n breaks the
+    line), value, low, high, text."""
+    table = pd.DataFrame(list(rows), columns=["target", "value", "low", "high", "text"])
+    table[["low", "high"]] = table[["low", "high"]].astype(float)
+    reach = 1.3 * max(0.01, float(np.nanmax(np.abs(table[["value", "low", "high"]].to_numpy(float))))) if len(table) else 1.0
+    scale = alt.Scale(domain=[-reach, reach], nice=False)
+    title = "new minus old; right of the line: new is higher"
+    base = alt.Chart(table).encode(y=alt.Y("target:N", title=None, sort=list(dict.fromkeys(table["target"])), axis=_TWO_LINES))
+    interval = base.mark_rule(strokeWidth=2.5, color=_NEW).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
+    dots = base.mark_point(size=100, filled=True, opacity=1, shape="diamond", color=_NEW).encode(
+        x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f"))
+    )
+    words = base.mark_text(dy=-13, fontSize=12, color=_NEW, limit=320).encode(
+        x=alt.X("value:Q", title=title, scale=scale), text="text:N"
+    )
+    zero = alt.Chart(pd.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="at:Q")
+    return alt.layer(zero, interval, dots, words).properties(height=alt.Step(84))

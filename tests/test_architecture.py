@@ -29,7 +29,19 @@ CACHE = {"cache"}  # between torch, which fills it, and pages, which show its si
 TORCH = {
     "preprocessing", "hardware", "processes", "model", "folding", "features", "training", "kernel", "crossval", "checkpoint", "prediction", "onnx",
 }  # fmt: skip
-STORAGE = {"archives", "pictures", "finding", "datasets", "runs", "reviews", "reviewing", "workspace"}
+STORAGE = {
+    "archives",
+    "pictures",
+    "finding",
+    "datasets",
+    "runs",
+    "reviews",
+    "reviewing",
+    "effect",
+    "report",
+    "report_html",
+    "workspace",
+}
 SHELL = {"worker", "bulk", "launch", "ui", "terminal", "__main__", "__init__"}
 
 

@@ -11,10 +11,12 @@ import streamlit as st
 
 from panorama import runs
 from panorama.datasets import DataSet, load
+from panorama.decisions import Fold
+from panorama.effect import Comparison, compare
 from panorama.errors import PanoramaError
 from panorama.finding import Source
 from panorama.images import PictureError, thumbnail_jpeg
-from panorama.reviewing import Neighbour, ReviewQueue, open_queue
+from panorama.reviewing import Neighbour, ReviewQueue, Standing, open_queue
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
 from panorama.workspace import current_source
@@ -28,6 +30,7 @@ _PAGES = (
     ("train", "Train"),
     ("sanity_check", "Sanity check"),
     ("review", "Review"),
+    ("effect", "Effect"),
     ("predict", "Predict"),
     ("report", "Report"),
 )
@@ -177,6 +180,17 @@ def review_queue(run: Run) -> ReviewQueue:
     """The run's suspects with everything the pages show of them; read once for the server. Raises PanoramaError."""
     files = [run.folder / name for name in ("suspects.csv", "neighbours.csv")]
     return _queue_of(str(run.folder), tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files))
+
+
+@st.cache_resource(show_spinner="Comparing the two runs", max_entries=3)
+def _comparison_of(old: str, new: str, last_decision: int, _standing: Standing) -> Comparison:
+    del last_decision  # part of the cache key, as what it stands for is too large for one
+    return compare(Run(Path(old)), Run(Path(new)), _standing)
+
+
+def comparison(old: Run, new: Run, fold: Fold) -> Comparison:
+    """Two complete runs held against each other, computed once for the server. Raises PanoramaError."""
+    return _comparison_of(str(old.folder), str(new.folder), fold.last_id, fold.standing)
 
 
 def apart(word: str, names: Sequence[str]) -> str:
