@@ -259,7 +259,7 @@ def _read(old: Run, new: Run) -> _Pair:
     labels = [label for label in tables[0][0] if label in tables[1][0]]  # a tag that no image carries any more is no label
     values = [table[:, [names.index(label) for label in labels]].astype(np.float64) for names, table in tables]
     return _Pair(
-        images, splits, labels, old.targets(labels), new.targets(labels), (values[0], values[1]), (values[2], values[3]), _groups(old, images)
+        images, splits, labels, old.targets(labels), new.targets(labels), (values[0], values[1]), (values[2], values[3]), near_duplicates(old, images)
     )  # fmt: skip
 
 
@@ -270,7 +270,7 @@ def _table(run: Run, file: str) -> tuple[list[str], npt.NDArray[np.float32]]:
     return found
 
 
-def _groups(run: Run, images: Sequence[str]) -> npt.NDArray[np.int64]:
+def near_duplicates(run: Run, images: Sequence[str]) -> npt.NDArray[np.int64]:
     """(n_images,): near-duplicates that the run wrote down share an id; it looks among the images of the first suspects."""
     alone = np.arange(len(images))
     if not run.has("neighbours.csv"):
