@@ -13,6 +13,7 @@ import pandas as pd
 
 from panorama.events import History
 
+LabelLine = tuple[Sequence[float], Sequence[float]] | None  # recall, precision
 AnyChart = Any  # altair names its charts by how they were put together; callers only draw them
 
 TRAINING, VALIDATION, BEST = "#d97b29", "#2b83a6", "#3c8d5a"
@@ -279,3 +280,51 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
     )
     zero = alt.Chart(pd.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="at:Q")
     return alt.layer(zero, interval, dots, words).properties(height=alt.Step(84))
+
+
+def precision_recall(test: LabelLine, fold: LabelLine, point: tuple[float, float] | None, *, height: int = 230) -> AnyChart:
+    """One label's curves: on the test split (solid) and out of fold (dashed), with the point of its threshold. Each: recall, precision or None."""
+    names = ["test split", "out of fold, all images"]
+    rows = [
+        {"measured on": name, "recall": r, "precision": p, "order": n}
+        for name, line in zip(names, (test, fold), strict=True) if line is not None
+        for n, (r, p) in enumerate(zip(*line, strict=True))
+    ]  # fmt: skip
+    x = alt.X("recall:Q", scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("precision:Q", scale=alt.Scale(domain=[0, 1]))
+    legend = alt.Legend(orient="bottom", symbolType="stroke", symbolStrokeWidth=3, title=None)
+    lines = (
+        alt.Chart(pd.DataFrame(rows, columns=["measured on", "recall", "precision", "order"]))
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=x, y=y, order="order:Q",
+            color=alt.Color("measured on:N", legend=legend, scale=alt.Scale(domain=names, range=[VALIDATION, TRAINING])),
+            strokeDash=alt.StrokeDash("measured on:N", legend=legend, scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]])),
+            tooltip=["measured on:N", alt.Tooltip("recall:Q", format=".2f"), alt.Tooltip("precision:Q", format=".2f")],
+        )
+    )  # fmt: skip
+    layers = [lines]
+    if point is not None:
+        at = pd.DataFrame({"recall": [point[0]], "precision": [point[1]]})
+        layers.append(alt.Chart(at).mark_point(size=130, strokeWidth=3, color="#a05195").encode(x=x, y=y))
+    return alt.layer(*layers).properties(height=height)
+
+
+def reliability(rows: Sequence[Mapping[str, Any]], *, height: int = 300) -> AnyChart:
+    """Mean probability against the share that is yes, a dot a bin, larger for more cells. rows: said, carried, cells."""
+    table = pd.DataFrame(list(rows), columns=["said", "carried", "cells"])
+    line = alt.Chart(pd.DataFrame({"x": [0.0, 1.0]})).mark_line(strokeDash=[4, 3], color="gray").encode(x="x:Q", y="x:Q")
+    dots = (
+        alt.Chart(table)
+        .mark_point(filled=True, opacity=0.85, color=VALIDATION)
+        .encode(
+            x=alt.X("said:Q", title="mean probability", scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("carried:Q", title="share that is yes", scale=alt.Scale(domain=[0, 1])),
+            size=alt.Size("cells:Q", legend=None, scale=alt.Scale(range=[40, 400])),
+            tooltip=[
+                alt.Tooltip("said:Q", format=".3f", title="mean probability"),
+                alt.Tooltip("carried:Q", format=".3f", title="share that is yes"), alt.Tooltip("cells:Q", format=",d", title="values"),
+            ],
+        )
+    )  # fmt: skip
+    return alt.layer(line, dots).properties(height=height)

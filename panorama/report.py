@@ -98,13 +98,15 @@ def health(run: Run, data: Data, queue: ReviewQueue | None, fold: Fold) -> Healt
     positives = np.stack([y[data.splits == split].sum(0) for split in SPLITS], 1).astype(np.int64)
     left_out, remarks = run.problems()
     n_images, n_groups, n_odd = _duplicates(data)
-    errors = found = None
+    errors: tuple[ErrorCount, ...] | None = None
+    found: dict[tuple[str, str], int] = {}
     if queue is not None and queue.has_evidence:
-        errors, found = tuple(queue.errors(fold.standing, queue.learned(fold.standing))), queue.found(fold.standing)
+        errors = tuple(queue.errors(fold.standing, queue.learned(fold.standing)))
+        found |= {(label, kind): n for (label, kind), n in queue.found(fold.standing).items()}
     n_in = tuple(int((data.splits == split).sum()) for split in SPLITS)
     return Health(
         (n_in[0], n_in[1], n_in[2]), tuple(data.labels), positives, (y.T @ y).astype(np.int64), left_out, tuple(remarks),
-        n_images, n_groups, n_odd, errors, in_all(list(errors)) if errors is not None else None, dict(found or {}),
+        n_images, n_groups, n_odd, errors, in_all(list(errors)) if errors is not None else None, found,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ CORE = {
     "suspects",
     "split",
     "charts",
+    "drawing",
     "decisions",
 }
 PICTURES = {"images", "terrain", "scenery", "demo"}  # Pillow and numpy, so that pages can show pictures without torch

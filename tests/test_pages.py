@@ -15,7 +15,7 @@ from panorama.runs import Run
 from panorama.worker import run as work
 from panorama.workspace import remember
 
-PAGES = ["start", "dataset", "train", "sanity_check", "predict", "review", "report"]
+PAGES = ["start", "dataset", "train", "sanity_check", "predict", "review", "effect", "report"]
 NAUGHTY = "![x](http://127.0.0.1:9/pixel.png) <img src=x onerror=alert(1)> **bold** :smile: $x$"
 
 

@@ -16,6 +16,7 @@ from panorama.effect import Comparison, compare
 from panorama.errors import PanoramaError
 from panorama.finding import Source
 from panorama.images import PictureError, thumbnail_jpeg
+from panorama.report import Correction, Data, read
 from panorama.reviewing import Neighbour, ReviewQueue, Standing, open_queue
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
@@ -193,6 +194,21 @@ def comparison(old: Run, new: Run, fold: Fold) -> Comparison:
     return _comparison_of(str(old.folder), str(new.folder), fold.last_id, fold.standing)
 
 
+@st.cache_resource(show_spinner="Reading the run", max_entries=3)
+def _report_data_of(folder: str, stamp: int) -> Data:
+    del stamp  # part of the cache key
+    return read(Run(Path(folder)))
+
+
+def report_data(run: Run) -> Data:
+    """The run's images, labels and answers, read once for the server. Raises PanoramaError."""
+    try:
+        stamp = (run.folder / "metrics.json").stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    return _report_data_of(str(run.folder), stamp)
+
+
 def apart(word: str, names: Sequence[str]) -> str:
     """The word, in brackets where one of the names is the same: menus tell their entries by what is written there."""
     while word in names:
@@ -276,6 +292,17 @@ def neighbour_card(run: Run, queue: ReviewQueue, cell: int, neighbour: Neighbour
         f'<div class="pn-body"><div class="pn-name">{esc(neighbour.name)}</div>'
         f"{warned or f'<div class=pn-quiet>{alike}</div>'}"
         f'<div>{esc(label)}: <b>{says}</b></div><div class="pn-quiet">{esc(", ".join(neighbour.labels) or "no label")}</div></div></div>'
+    )
+
+
+def correction_card(run: Run, c: Correction) -> str:
+    """A corrected cell: its picture, from what to what, who and why."""
+    note = f'<div class="pn-quiet">“{esc(c.note)}”</div>' if c.note else ""
+    unsuspected = '<div class="pn-verdict">hardly suspected by the run</div>' if c.surprise else ""
+    said = "" if c.probability is None else f'<div class="pn-quiet">the run said {c.probability:.2f} out of fold</div>'
+    return (
+        f'<div class="pn-card">{run_picture_html(run, c.path, 480, c.image)}<div class="pn-body"><div class="pn-name">{esc(c.image)}</div>'
+        f'<div>{esc(c.words)}</div>{said}{unsuspected}<div class="pn-quiet">{esc(c.reviewer or "no name")}, {esc(c.at)}</div>{note}</div></div>'
     )
 
 
