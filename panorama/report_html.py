@@ -278,7 +278,7 @@ def _people(people: People) -> str:
     if people.control:
         c = people.control
         parts.append(_note(
-            f"Of {c.n:,} values that nobody suspected, drawn at random and mixed in, {c.changed:,} were changed: {c.share:.1%} "
+            f"Of {counted(c.n, 'value')} that nobody suspected, drawn at random and mixed in, {c.changed:,} changed: {c.share:.1%} "
             f"(95 % interval {c.share_low:.1%} to {c.share_high:.1%})."
         ))  # fmt: skip
     return "".join(parts)
