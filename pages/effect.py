@@ -88,7 +88,7 @@ def watch(run: Run) -> None:
 
 def name_of(target: Target, figure: Figure) -> str:
     """The rows of the chart: against what, and which measure."""
-    return f"{target.title}\n{figure.name}"
+    return f"{target.title}: {figure.name}"
 
 
 def show(target: Target) -> None:
@@ -106,7 +106,7 @@ def show(target: Target) -> None:
         for f in target.figures
     ]  # fmt: skip
     st.table(pd.DataFrame(rows).set_index("measure"))
-    st.markdown(f"**Can prove.** {target.can}  \n**Cannot prove.** {target.cannot}")
+    st.markdown(f"**It can show** {target.can}  \n**It cannot show** {target.cannot}")
 
 
 if st.session_state.get("effect-told"):
@@ -150,15 +150,9 @@ with left:
     st.altair_chart(charts.old_and_new(rows), key="old-and-new")
 with right:
     gaps = [
-        {
-            "target": name_of(t, f),
-            "value": f.difference.value,
-            "low": f.difference.low,
-            "high": f.difference.high,
-            "text": f.difference.words("+"),
-        }
+        {"target": f"{t.title}: {f.difference.words('+')}", "value": f.difference.value, "low": f.difference.low, "high": f.difference.high}
         for t, f in shown
-    ]
+    ]  # fmt: skip
     st.altair_chart(charts.differences(gaps), key="differences")
 st.caption(
     f"Intervals: 95 %, from {found.resamples:,} draws of whole images with replacement; the same draw judges old and new, and near-duplicates that "

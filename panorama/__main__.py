@@ -550,7 +550,7 @@ def _effect(options: argparse.Namespace) -> int:
                 told = f"{figure.old.words()} -> {figure.new.words()}, {figure.difference.words('+')}: {figure.verdict}"
                 print(f"  {figure.name}: {told}")
             if target.figures:
-                print(f"  {target.can}\n  {target.cannot}")
+                print(f"  It can show {target.can}\n  It cannot show {target.cannot}")
     print(new.folder)
     return 0
 

@@ -231,11 +231,11 @@ def label_scores(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
 
 
 _OLD, _NEW = "#a0742c", VALIDATION
-_TWO_LINES = alt.Axis(labelExpr="split(datum.label, '\n')", labelLimit=230, labelPadding=8, ticks=False, domain=False)
+_TWO_LINES = alt.Axis(labelExpr="split(datum.label, ': ')", labelLimit=230, labelPadding=8, ticks=False, domain=False)
 
 
 def old_and_new(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
-    """Two runs side by side: a dot, its interval and both in words. rows: target (\n breaks the line), run (old, new), value,
+    """Two runs side by side: a dot, its interval and both in words. rows: target (": " breaks the line), run (old, new), value,
     low, high, text.
 
     Where low is None there is a dot alone. Old is a circle, new a diamond.
@@ -259,27 +259,22 @@ def old_and_new(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
     words = base.mark_text(align="right", dy=-13, fontSize=12, limit=320).encode(
         x=alt.X("end:Q", title="higher is better", scale=scale), text="text:N"
     )
-    return alt.layer(interval, dots, words).properties(height=alt.Step(42))
+    return alt.layer(interval, dots, words).properties(height=90 * max(1, table["target"].nunique()))
 
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
-    """New minus old, a dot, its interval and both in words, beside a line at zero. rows: target (\n breaks the
-    line), value, low, high, text."""
-    table = pd.DataFrame(list(rows), columns=["target", "value", "low", "high", "text"])
+    """New minus old, a dot and its interval beside a line at zero. rows: target (": " breaks the line), value, low, high."""
+    table = pd.DataFrame(list(rows), columns=["target", "value", "low", "high"])
     table[["low", "high"]] = table[["low", "high"]].astype(float)
-    reach = 1.3 * max(0.01, float(np.nanmax(np.abs(table[["value", "low", "high"]].to_numpy(float))))) if len(table) else 1.0
-    scale = alt.Scale(domain=[-reach, reach], nice=False)
-    title = "new minus old; right of the line: new is higher"
+    reach = 1.15 * max(0.01, float(np.nanmax(np.abs(table[["value", "low", "high"]].to_numpy(float))))) if len(table) else 1.0
+    scale, title = alt.Scale(domain=[-reach, reach], nice=False), "new minus old"
     base = alt.Chart(table).encode(y=alt.Y("target:N", title=None, sort=list(dict.fromkeys(table["target"])), axis=_TWO_LINES))
     interval = base.mark_rule(strokeWidth=2.5, color=_NEW).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
     dots = base.mark_point(size=100, filled=True, opacity=1, shape="diamond", color=_NEW).encode(
-        x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f"))
-    )
-    words = base.mark_text(dy=-13, fontSize=12, color=_NEW, limit=320).encode(
-        x=alt.X("value:Q", title=title, scale=scale), text="text:N"
+        x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f", tickCount=5))
     )
     zero = alt.Chart(pd.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="at:Q")
-    return alt.layer(zero, interval, dots, words).properties(height=alt.Step(84))
+    return alt.layer(zero, interval, dots).properties(height=90 * max(1, table["target"].nunique()))
 
 
 def precision_recall(test: LabelLine, fold: LabelLine, point: tuple[float, float] | None, *, height: int = 230) -> AnyChart:

@@ -117,7 +117,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Target:
-    """The two runs held against one thing. figures: the most telling first; none: `missing` says why."""
+    """The two runs held against one thing. figures: the most telling first; none: `missing` says why.
+
+    can, cannot: how "It can show ..." and "It cannot show ..." go on.
+    """
 
     title: str
     measured_on: str
@@ -199,38 +202,38 @@ def compare(old: Run, new: Run, standing: Mapping[Cell, Decision], *, seed: int 
 
 def _of_original(fixed_in_test: int) -> tuple[str, str]:
     return (
-        "It can show whether the new model still answers as the CSV did before anybody looked; no person's choice is in these labels.",
-        f"It cannot show which model is better: these labels hold the very errors that were corrected ({counted(fixed_in_test, 'cell')} "
-        "of the test split), and a model that answers such a cell rightly counts as wrong. A better model may score lower here.",
+        "whether the new model still answers as the CSV did before anybody looked; no person's choice is in these labels.",
+        f"which model is better: these labels hold the very errors that were corrected ({counted(fixed_in_test, 'cell')} of the test split), "
+        "and a model that answers such a cell rightly counts as wrong. A better model may score lower here.",
     )
 
 
 def _of_corrected(fixed_in_test: int) -> tuple[str, str]:
     chosen = (
-        f"{counted(fixed_in_test, 'cell')} of the test split {'was' if fixed_in_test == 1 else 'were'} corrected because the old run disagreed with the CSV there, "
-        "so on those the corrected labels side with the old run by choice, which favours the old model."
+        f"{counted(fixed_in_test, 'cell')} of the test split {'was' if fixed_in_test == 1 else 'were'} corrected because the old run disagreed with the CSV "
+        "there, so on those the corrected labels side with the old run by choice, which favours the old model."
         if fixed_in_test
-        else "No cell of the test split was corrected, so these are the original labels there."
+        else "no cell of the test split was corrected, so these are the original labels there."
     )
     return (
-        "It can show which model agrees better with what the labels are now believed to be, on images that taught neither.",
-        f"It is no blind test. {chosen} Errors that nobody has looked at are still in these labels.",
+        "which model agrees better with what the labels are now believed to be, on images that taught neither.",
+        f"which is better without favour: {chosen} Errors that nobody has looked at are still in these labels.",
     )
 
 
 _OF_VERIFIED = (
-    "It can show which run is nearer to what people saw, on cells that a person looked at and on which no model was trained.",
-    "The shares are not accuracies on the data set: people looked where the old run doubted the CSV. By that choice the old run is mostly right "
-    "on cells that were changed and mostly wrong on cells that were kept; a new run that is only as good falls on the first and rises on the "
-    "second. Read the two together. Who saw the model's answer before deciding may have followed it.",
+    "which run is nearer to what people saw, on cells that a person looked at and on which no model was trained.",
+    "accuracies on the data set: people looked where the old run doubted the CSV, so its answers chose the cells. Where it was right by luck a change "
+    "was found, where it was wrong by bad luck a value was kept; without that luck a new run that is only as good falls on the changed cells and rises "
+    "on the kept ones. Read the two together. Who saw the model's answer before deciding may have followed it.",
 )
 _OF_VERIFIED_TEST = (
-    "The same for the two models that you would use, on test images, which taught neither.",
-    "They are few, and chosen by doubt as above.",
+    "the same for the two models that you would use, on test images, which taught neither.",
+    "more than a few cells can, chosen by doubt as above.",
 )
 _OF_CONTROLS = (
-    "It can show how often each run is right where nobody suspected an error: these cells were drawn at random among the unsuspected.",
-    "It says nothing of suspected cells, and the interval is as wide as the cells are few.",
+    "how often each run is right where nobody suspected an error: these cells were drawn at random among the unsuspected.",
+    "anything of suspected cells; and the interval is as wide as the cells are few.",
 )
 
 

@@ -83,7 +83,7 @@ def _data(health: Health) -> str:
     ]
     said = (
         f"<p>{esc(counted(n_images, 'image'))} ({parts}), {esc(counted(len(health.labels), 'label'))}. "
-        f"{esc(counted(health.left_out, 'image'))} left out, for the reasons in the remarks. {esc(health.duplicates)}</p>"
+        f"{esc(counted(health.left_out, 'image'))} left out{', for the reasons in the remarks' if health.left_out else ''}. {esc(health.duplicates)}</p>"
     )
     counts = _table("Images that carry each label, as the CSV says", ["label", *SPLITS, "all images"], rows, html_columns=[4])
     return said + counts + _crossed(health) + _remarks(health.remarks)

@@ -164,7 +164,7 @@ def test_effect_retrains_and_shows_old_and_new_side_by_side(finished: Run, home:
         "The verified cells of the test split",
     ):
         assert title in said
-    assert said.count("**Cannot prove.**") >= 3
+    assert said.count("**It cannot show**") >= 3
     assert "not with another seed" in said
     assert "since the retraining" not in said
     store.apply(finished.fingerprint, [Answer(*cells[3], "change", "ann")])
