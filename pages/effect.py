@@ -141,7 +141,7 @@ st.write(
     f"**New**: the same with {counted(found.trained_on, 'corrected cell')}."
 )
 shown = [(t, t.figures[0]) for t in (found.original, found.corrected, found.verified) if t.figures]
-left, right = st.columns([3, 2])
+left, right = st.container(key="charts").columns([3, 2])
 with left:
     rows = [
         {"target": name_of(t, f), "run": name, "value": e.value, "low": e.low, "high": e.high, "text": f"{name} {e.words()}"}

@@ -87,7 +87,7 @@ def each_label(on_test: Curves, folds: Curves) -> None:
     )
     label = st.selectbox("Curves of", [c.label for c in on_test.labels], key="curve-label")
     c, f = next((c, f) for c, f in zip(on_test.labels, folds.labels, strict=True) if c.label == label)
-    curve, reliability = st.columns(2)
+    curve, reliability = st.container(key="charts").columns(2)
     with curve:
         st.markdown("**Precision and recall**")
         if line(c) is None and line(f) is None:

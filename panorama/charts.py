@@ -231,6 +231,7 @@ def label_scores(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
 
 
 _OLD, _NEW = "#a0742c", VALIDATION
+_ROW_HEIGHT, _AXIS_HEIGHT = 112, 70  # the axis takes its part of the height that Streamlit gives
 _TWO_LINES = alt.Axis(labelExpr="split(datum.label, ': ')", labelLimit=230, labelPadding=8, ticks=False, domain=False)
 
 
@@ -259,7 +260,7 @@ def old_and_new(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
     words = base.mark_text(align="right", dy=-13, fontSize=12, limit=320).encode(
         x=alt.X("end:Q", title="higher is better", scale=scale), text="text:N"
     )
-    return alt.layer(interval, dots, words).properties(height=90 * max(1, table["target"].nunique()))
+    return alt.layer(interval, dots, words).properties(height=_ROW_HEIGHT * table["target"].nunique() + _AXIS_HEIGHT)
 
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
@@ -274,7 +275,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
         x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f", tickCount=5))
     )
     zero = alt.Chart(pd.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="at:Q")
-    return alt.layer(zero, interval, dots).properties(height=90 * max(1, table["target"].nunique()))
+    return alt.layer(zero, interval, dots).properties(height=_ROW_HEIGHT * table["target"].nunique() + _AXIS_HEIGHT)
 
 
 def precision_recall(test: LabelLine, fold: LabelLine, point: tuple[float, float] | None, *, height: int = 230) -> AnyChart:
