@@ -158,7 +158,8 @@ def label_counts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
 
 def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyChart:
     """Of the images with the row's label, the share that also carry the column's; the number of images on each cell."""
-    together = targets.astype(int).T @ targets.astype(int)  # (n_labels, n_labels)
+    carried = targets.astype(np.float32)  # multiplied much faster than integers, and exact up to 16 million images
+    together = (carried.T @ carried).astype(int)  # (n_labels, n_labels)
     rows = [
         {
             "label": a, "with": b, "images": int(together[i, j]),

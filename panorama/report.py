@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,10 @@ class Health:
 
 @dataclass(frozen=True)
 class Data:
-    """What never changes of a complete run: its images, labels and answers. models, folds: (n_images, n_labels)."""
+    """What never changes of a complete run: its images, labels and answers, and the curves of these. models, folds: (n_images, n_labels).
+
+    measured: metrics.json.
+    """
 
     images: list[str]
     splits: npt.NDArray[np.str_]
@@ -76,10 +80,24 @@ class Data:
     models: npt.NDArray[np.float32]
     folds: npt.NDArray[np.float32] | None
     groups: npt.NDArray[np.int64]
+    measured: Mapping[str, Any]
+
+    @cached_property
+    def test(self) -> "Curves":
+        """On the test split, by the model."""
+        return curves(self, "test")
+
+    @cached_property
+    def out_of_fold(self) -> "Curves":
+        """On all images, out of fold."""
+        return curves(self, "out of fold")
 
 
 def read(run: Run) -> Data:
     """Raises PanoramaError when the run is not complete or damaged."""
+    measured = run.metrics()
+    if measured is None:
+        raise PanoramaError(f"The metrics of {run.id} cannot be read. Let it finish, or start a new run.")
     found = run.probabilities("predictions.csv")
     if found is None:
         raise PanoramaError(f"{run.id} has no predictions yet. Let it finish first.")
@@ -88,7 +106,7 @@ def read(run: Run) -> Data:
     folds = run.probabilities("out_of_fold.csv")
     return Data(
         images, np.array(splits, str), paths, labels, run.targets(labels), models, folds[1] if folds and folds[0] == labels else None,
-        near_duplicates(run, images),
+        near_duplicates(run, images), measured,
     )  # fmt: skip
 
 
@@ -154,8 +172,9 @@ class Curves:
     calibration: Calibration | None
 
 
-def curves(data: Data, thresholds: Mapping[str, float | None], measured_on: str) -> Curves:
+def curves(data: Data, measured_on: str) -> Curves:
     """measured_on: a key of MEASURED_ON; without images everything is None."""
+    thresholds = data.measured["thresholds_from_validation"]
     if measured_on == "test":
         chosen = data.splits == "test"
         y, p = data.targets[chosen], data.models[chosen]
@@ -284,17 +303,11 @@ class Report:
 
 
 def gather(run: Run, data: Data, queue: ReviewQueue | None, fold: Fold, *, most_pictures: int = 36) -> Report:
-    """The report of a complete run as it stands. Raises PanoramaError when its metrics cannot be read."""
-    measured = run.metrics()
-    if measured is None:
-        raise PanoramaError(f"The metrics of {run.id} cannot be read. Let it finish, or start a new run.")
-    thresholds = measured["thresholds_from_validation"]
-    h = run.history()
-    losses = tuple((n, e.train_loss, e.validation_loss) for n, e in enumerate(h.epochs, 1))
+    """The report of a complete run as it stands."""
+    losses = tuple((n, e.train_loss, e.validation_loss) for n, e in enumerate(run.history().epochs, 1))
     return Report(
-        run.source.name, facts(run, measured), health(run, data, queue, fold), measured, losses, curves(data, thresholds, "test"),
-        curves(data, thresholds, "out of fold"), people(fold),
-        tuple(instructive(data, list(fold.standing.values()), most_pictures)),
+        run.source.name, facts(run, data.measured), health(run, data, queue, fold), data.measured, losses, data.test, data.out_of_fold,
+        people(fold), tuple(instructive(data, list(fold.standing.values()), most_pictures)),
     )  # fmt: skip
 
 

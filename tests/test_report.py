@@ -158,8 +158,18 @@ def test_a_curve_of_many_points_keeps_its_ends_and_hardly_moves() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 20_000).astype(np.int8)
     p = (y * 0.3 + rng.random(20_000) * 0.7).astype(np.float32)
-    data = report.Data([""] * 20_000, np.full(20_000, "test"), [], ["sea"], y[:, None], p[:, None], None, np.arange(20_000))
-    (curve,) = report.curves(data, {"sea": 0.5}, "test").labels
+    data = report.Data(
+        [""] * 20_000,
+        np.full(20_000, "test"),
+        [],
+        ["sea"],
+        y[:, None],
+        p[:, None],
+        None,
+        np.arange(20_000),
+        {"thresholds_from_validation": {"sea": 0.5}},
+    )
+    (curve,) = data.test.labels
     assert curve.recall is not None
     assert curve.precision is not None
     assert len(curve.recall) <= 170
@@ -273,7 +283,7 @@ def test_labels_that_no_image_carries_and_an_undecided_run_are_said_in_words(
 
 def test_a_run_that_is_not_complete_is_refused_in_words(seed_folder: Callable[..., Path], home: Path) -> None:
     run = runs.create(load(with_layouts(find_source(seed_folder(12, 6))), home), TrainConfig(**QUICK), home)
-    with pytest.raises(PanoramaError, match="has no predictions yet"):
+    with pytest.raises(PanoramaError, match=r"cannot be read\. Let it finish"):
         report.read(run)
 
 
