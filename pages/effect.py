@@ -120,6 +120,8 @@ if not new.has("metrics.json"):
     alive = new.state() in ("starting", "running")
     st.write(f"Training again on {counted(new.corrects.cells if new.corrects else 0, 'corrected cell')}.")
     st.fragment(watch, run_every=1.0 if alive else None)(new)
+    if changes and not alive:
+        st.button("Start over with the corrections of now", key="retrain", on_click=retrain)
 finished = next((run for run in retrained if run.has("metrics.json")), None)
 if finished is None:
     st.stop()
