@@ -1,8 +1,7 @@
 """What correcting labels changed: train again on the corrected CSVs, and compare the two runs on the same images.
 
-Same seed, same split, same numbers; only corrected cells differ. Intervals are 95 % percentile intervals of a paired bootstrap
-(Efron 1979): whole images are drawn, near-duplicates together, and the same draw judges both runs. They say how far figures would
-move with other images of the kind, not with another seed: each model is one training.
+Same seed, same split, same numbers; only corrected cells differ. Intervals are 95 % and paired (`bootstrap`): the same draw of images
+judges both runs. They say how far figures would move with other images of the kind, not with another seed: each model is one training.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,15 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from panorama import metrics, runs
+from panorama.bootstrap import Estimate, Floats, Weights, draw, estimate, resampled
 from panorama.csvscan import counted
 from panorama.datasets import corrected_csvs
 from panorama.decisions import Cell, Decision, wilson_interval
 from panorama.errors import PanoramaError
 from panorama.runs import Corrects, Run
 from panorama.split import linked
-
-Floats = npt.NDArray[np.float64]
-Weights = npt.NDArray[np.float32]  # (n_resamples, n_images): how often each image was drawn
 
 RESAMPLES = 2000
 _FEWEST_RESAMPLES = 100  # of very many images, whose figures hardly move
@@ -79,21 +76,6 @@ def seconds_of(run: Run) -> float:
 
 
 # --- figures -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval; no interval where too few images were drawn from."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    def words(self, sign: str = "") -> str:
-        """The figure and its interval for people; sign: "+" for a difference."""
-        if self.low is None or self.high is None:
-            return f"{self.value:{sign}.3f} (too few images for an interval)"
-        return f"{self.value:{sign}.3f} ({self.low:{sign}.3f} to {self.high:{sign}.3f})"
 
 
 @dataclass(frozen=True)
@@ -175,7 +157,7 @@ def compare(old: Run, new: Run, standing: Mapping[Cell, Decision], *, seed: int 
     test = np.flatnonzero(np.array(pair.splits) == "test")
     n_resamples = int(np.clip(_MOST_DRAWN // max(1, len(test) * len(pair.labels)), _FEWEST_RESAMPLES, resamples))
     rng = np.random.default_rng(seed)
-    draws, weights = _drawn(pair.groups[test], n_resamples, rng)
+    draws, weights = draw(pair.groups[test], n_resamples, rng)
     fixed_in_test = int((pair.given[test] != pair.corrected[test]).sum())
     cells = _Verified.of(pair, standing)
     in_test = np.isin(cells.image, test)
@@ -328,15 +310,6 @@ class _Verified:
 # --- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def _drawn(groups: npt.NDArray[np.int64], n_resamples: int, rng: np.random.Generator) -> tuple[int, Weights]:
-    """How many groups there are to draw from, and how often each image was drawn in each resample; no resample from fewer than two."""
-    names, group_of = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        return len(names), np.zeros((0, len(groups)), np.float32)
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), n_resamples)
-    return len(names), counts.astype(np.float32)[:, group_of]
-
-
 def _figure(
     name: str,
     values: Sequence[float],
@@ -350,17 +323,10 @@ def _figure(
     return Figure(
         name,
         higher_is_better,
-        _estimate(values[0], old),
-        _estimate(values[1], new),
-        _estimate(values[1] - values[0], new - old),
+        estimate(values[0], old),
+        estimate(values[1], new),
+        estimate(values[1] - values[0], new - old),
     )
-
-
-def _estimate(value: float, resampled: Floats) -> Estimate:
-    if not len(resampled):
-        return Estimate(value)
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return Estimate(value, float(low), float(high))
 
 
 def _on_labels(
@@ -372,7 +338,7 @@ def _on_labels(
     y = targets[test]
     answers = [p[test] for p in pair.models]
     measured = [metrics.measure(pair.labels, y, p) for p in answers]
-    drawn = [_resampled(y, p, weights) for p in answers]
+    drawn = [resampled(y, p, weights) for p in answers]
     figures = []
     for name, key, higher in _MEASURES:
         values = [_value(m, key) for m in measured]
@@ -396,50 +362,6 @@ def _value(measured: Mapping[str, Any], key: str) -> float | None:
     return value
 
 
-def _resampled(
-    targets: npt.NDArray[np.int8], probabilities: Floats, weights: Weights
-) -> dict[str, tuple[Floats, npt.NDArray[np.bool_]]]:
-    """Each measure of `metrics.measure` in each resample, and in which of them it could be measured."""
-    predicted, positive = probabilities > _SIDE, targets == 1
-    wrong = predicted != positive
-    drawn = weights.sum(1, dtype=np.float64)
-    everywhere = np.ones(len(weights), bool)
-    precisions = [weighted_average_precision(targets[:, k], probabilities[:, k], weights) for k in range(targets.shape[1])]
-    # float32 holds these counts exactly, up to 16 million images
-    hits, carried, said = (weights @ table.astype(np.float32) for table in (predicted & positive, positive, predicted))
-    known = carried > 0
-    f1 = np.where(known, 2 * hits / np.maximum(carried + said, 1), 0.0).sum(1, dtype=np.float64)
-    n_known = known.sum(1)
-    any_known, shared = n_known > 0, np.maximum(n_known, 1)
-    return {
-        "average_precision": (np.sum(precisions, axis=0) / shared, any_known),
-        "f1": (f1 / shared, any_known),
-        "subset_accuracy": (weights @ (~wrong.any(1)).astype(np.float32) / np.maximum(drawn, 1), everywhere),
-        "hamming_loss": (weights @ wrong.mean(1).astype(np.float32) / np.maximum(drawn, 1), everywhere),
-    }
-
-
-def weighted_average_precision(target: npt.NDArray[np.int8], probability: Floats, weights: Weights) -> Floats:
-    """(n_resamples,): `metrics.average_precision` where each image counts as often as `weights` (n_resamples, n_images) says.
-
-    0 for a resample without a positive.
-    """
-    order = np.argsort(-probability, kind="stable")
-    positives = np.flatnonzero(target[order])
-    if not len(positives):
-        return np.zeros(len(weights))
-    ends = np.r_[np.flatnonzero(np.diff(probability[order])), len(order) - 1]  # ties count together
-    end_of = ends[np.searchsorted(ends, positives)]
-    until = np.searchsorted(positives, end_of, side="right") - 1
-    ordered = weights[:, order]
-    mine = ordered[:, positives]
-    hits = np.cumsum(mine, axis=1)
-    np.cumsum(ordered, axis=1, out=ordered)
-    precision = hits[:, until] / np.maximum(ordered[:, end_of], 1)
-    found: Floats = (mine * precision).sum(1, dtype=np.float64) / np.maximum(hits[:, -1], 1)
-    return found
-
-
 def _on_cells(
     groups: npt.NDArray[np.int64], cells: _Verified, answers: tuple[Floats, Floats], n_resamples: int, rng: np.random.Generator, missing: str
 ) -> tuple[tuple[Figure, ...], str]:  # fmt: skip
@@ -447,7 +369,7 @@ def _on_cells(
     if not len(cells.image):
         return (), missing
     images, row = np.unique(cells.image, return_inverse=True)
-    _, weights = _drawn(groups[images], int(np.clip(_MOST_DRAWN // len(images), _FEWEST_RESAMPLES, n_resamples)), rng)
+    _, weights = draw(groups[images], int(np.clip(_MOST_DRAWN // len(images), _FEWEST_RESAMPLES, n_resamples)), rng)
     p = [answer[cells.image, cells.label] for answer in answers]
     right = [((q > _SIDE) == (cells.value == 1)).astype(np.float64) for q in p]
     square = [(q - cells.value) ** 2 for q in p]

@@ -22,6 +22,7 @@ CORE = {
     "suspects",
     "split",
     "charts",
+    "bootstrap",
     "drawing",
     "decisions",
 }

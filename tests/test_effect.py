@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from panorama import effect, runs
+from panorama import bootstrap, effect, runs
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.decisions import Decision
@@ -142,7 +142,7 @@ def test_a_damaged_note_of_the_origin_is_said_in_words(finished: Run) -> None:
 def test_a_weighted_average_precision_is_that_of_the_images_repeated(rows: list[tuple[int, int, int]]) -> None:
     target, score, weight = (np.array(column) for column in zip(*rows, strict=True))
     repeated = np.repeat(np.arange(len(rows)), weight)
-    ours = effect.weighted_average_precision(target.astype(np.int8), score / 8, weight[None].astype(np.float32))
+    ours = bootstrap.weighted_average_precision(target.astype(np.int8), score / 8, weight[None].astype(np.float32))
     assert ours[0] == pytest.approx(average_precision_score(target[repeated], score[repeated] / 8), rel=1e-5)
 
 
@@ -170,7 +170,7 @@ def test_the_same_answers_differ_by_nothing_against_any_labels(finished: Run, ho
     found = effect.compare(finished, again, {})
     for target in (found.original, found.corrected):
         for figure in target.figures:
-            assert figure.difference == effect.Estimate(0.0, 0.0, 0.0)
+            assert figure.difference == bootstrap.Estimate(0.0, 0.0, 0.0)
             assert figure.verdict == "not told apart"
             assert figure.old.low is not None
             assert figure.old.low <= figure.old.value <= figure.old.high  # type: ignore[operator]
@@ -286,11 +286,11 @@ def test_the_interval_covers_a_true_difference_about_as_often_as_it_says() -> No
             tuple(np.where(rng.random(targets.shape) < wrong, 1 - targets, targets).astype(float) for wrong in (0.2, 0.3)),  # type: ignore[arg-type]
             (np.zeros(0), np.zeros(0)), np.arange(60),
         )  # fmt: skip
-        _, weights = effect._drawn(pair.groups, 500, rng)
+        _, weights = bootstrap.draw(pair.groups, 500, rng)
         figures, _ = effect._on_labels(pair, np.arange(60), targets, weights)
         interval = figures[3].difference
         assert interval.low is not None
         assert interval.high is not None
         covered += interval.low <= 0.1 <= interval.high
     assert 88 <= covered <= 100
-    assert replace(figures[3], difference=effect.Estimate(0.1, 0.05, 0.15)).verdict == "worse"
+    assert replace(figures[3], difference=bootstrap.Estimate(0.1, 0.05, 0.15)).verdict == "worse"
