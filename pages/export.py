@@ -129,4 +129,4 @@ if upload is not None:
         else:
             st.rerun()
 st.divider()
-ui.page_link("report", "Next: read the report →")
+ui.page_link("effect", "Next: see what the corrections change →")

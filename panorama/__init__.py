@@ -2,10 +2,10 @@
 
 The map, from the ground up (a module imports only what stands above it; tests/test_architecture.py holds the rules):
 
-    core      errors, csvscan, labels, config, events, metrics, noise, suspects, split, charts
+    core      errors, csvscan, labels, config, events, metrics, noise, suspects, split, bootstrap, charts, drawing
     pictures  images; terrain, scenery, demo (drawn pictures)
     torch     preprocessing, hardware, model, features, training, kernel, crossval, checkpoint, prediction
-    storage   archives, pictures, finding, datasets, runs, reviews, reviewing, workspace
+    storage   archives, pictures, finding, datasets, runs, reviews, reviewing, effect, report, report_html, workspace
     shell     worker, launch, terminal, ui, __main__
 
 The names below are the ones meant for other programs; importing them does not import torch.

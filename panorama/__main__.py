@@ -20,6 +20,7 @@ from panorama.archives import import_zip
 from panorama.config import TrainConfig, demo_config, seed_recipe
 from panorama.csvscan import counted, csv_text
 from panorama.errors import PanoramaError
+from panorama.files import write_atomically
 from panorama.labels import read_decisions
 from panorama.reviewfiles import open_queue
 from panorama.runs import Run
@@ -122,6 +123,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--decisions", metavar="CSV", type=Path, required=True, help="columns image, label, value (0 or 1)")
     export.add_argument("--out", metavar="DIR", type=Path, required=True)
     export.set_defaults(run=_export)
+
+    report = commands.add_parser("report", help="write all that was measured and decided as one HTML file for a colleague")
+    report.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    report.add_argument("--out", metavar="FILE", type=Path, required=True)
+    report.set_defaults(run=_report)
+
+    effect = commands.add_parser("effect", help="train again on the corrected labels, and say what it changed")
+    effect.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    effect.set_defaults(run=_effect)
 
     demo = commands.add_parser("demo", help="the whole loop on pictures that panorama draws, without a network")
     demo.add_argument("folder", metavar="DIR", type=Path, nargs="?", help="default: demo in the workspace")
@@ -443,7 +453,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _refuse_out(out: Path, run: Run) -> None:
     if out.is_dir():
-        raise PanoramaError(f"{out}: a folder. Give the name of the CSV file to write.")
+        raise PanoramaError(f"{out}: a folder. Give the name of the file to write.")
     if run.folder in out.expanduser().resolve().parents:
         raise PanoramaError(f"{out}: inside the run folder, whose files are not overwritten. Choose another place.")
 
@@ -503,6 +513,45 @@ def _export(options: argparse.Namespace) -> int:
         written = datasets.write_unchanged(source, options.out)
     for file in written:
         print(file)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from panorama.report import gather, read
+    from panorama.report_html import render
+    from panorama.reviews import ReviewStore
+
+    run = Run(options.run_dir.expanduser().resolve())
+    _ = run.config
+    _refuse_out(options.out, run)
+    queue = open_queue(run) if run.has("suspects.csv") else None
+    fold = ReviewStore(runs.workspace() / "reviews.sqlite").fold(run.fingerprint)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(options.out, render(gather(run, read(run), queue, fold), run))
+    print(options.out)
+    return 0
+
+
+def _effect(options: argparse.Namespace) -> int:
+    from panorama import effect
+    from panorama.reviews import ReviewStore
+
+    old = Run(options.run_dir.expanduser().resolve())
+    _ = old.config
+    home = runs.workspace()
+    store = ReviewStore(home / "reviews.sqlite")
+    fold, corrections = store.fold(old.fingerprint), store.corrections(old.fingerprint)
+    new = effect.retrain_run(old, corrections, home, decisions_up_to=fold.last_id)
+    _work(new)
+    if new.has("metrics.json"):
+        for target in effect.compare(old, new, fold.standing).targets:
+            print(f"{target.title}: {target.measured_on if target.figures else target.missing}")
+            for figure in target.figures:
+                told = f"{figure.old.words()} -> {figure.new.words()}, {figure.difference.words('+')}: {figure.verdict}"
+                print(f"  {figure.name}: {told}")
+            if target.figures:
+                print(f"  It can show {target.can}\n  It cannot show {target.cannot}")
+    print(new.folder)
     return 0
 
 

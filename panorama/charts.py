@@ -13,6 +13,7 @@ import pandas as pd
 
 from panorama.events import History
 
+LabelLine = tuple[Sequence[float], Sequence[float]] | None  # recall, precision
 AnyChart = Any  # altair names its charts by how they were put together; callers only draw them
 
 TRAINING, VALIDATION, BEST = "#d97b29", "#2b83a6", "#3c8d5a"
@@ -157,7 +158,8 @@ def label_counts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
 
 def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyChart:
     """Of the images with the row's label, the share that also carry the column's; the number of images on each cell."""
-    together = targets.astype(int).T @ targets.astype(int)  # (n_labels, n_labels)
+    carried = targets.astype(np.float32)  # multiplied much faster than integers, and exact up to 16 million images
+    together = (carried.T @ carried).astype(int)  # (n_labels, n_labels)
     rows = [
         {
             "label": a, "with": b, "images": int(together[i, j]),
@@ -227,3 +229,99 @@ def label_scores(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
         tooltip=["label:N", "when:N", alt.Tooltip("average_precision:Q", format=".3f")],
     )
     return alt.layer(line, points).properties(height=alt.Step(28))
+
+
+_OLD, _NEW = "#a0742c", VALIDATION
+_ROW_HEIGHT, _AXIS_HEIGHT = 112, 70  # the axis takes its part of the height that Streamlit gives
+_TWO_LINES = alt.Axis(labelExpr="split(datum.label, ': ')", labelLimit=230, labelPadding=8, ticks=False, domain=False)
+
+
+def old_and_new(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
+    """Two runs side by side: a dot, its interval and both in words. rows: target (": " breaks the line), run (old, new), value,
+    low, high, text.
+
+    Where low is None there is a dot alone. Old is a circle, new a diamond.
+    """
+    table = pd.DataFrame(list(rows), columns=["target", "run", "value", "low", "high", "text"])
+    table[["low", "high"]] = table[["low", "high"]].astype(float)
+    table["end"] = table["high"].fillna(table["value"])
+    lowest = float(np.nanmin(table[["value", "low"]].to_numpy(float))) if len(table) else 0.0
+    # The words of the leftmost interval end where it ends, and need room.
+    scale = alt.Scale(domain=[max(0.0, lowest - 0.45 * (1 - lowest) - 0.02), 1.0], nice=False, zero=False)
+    runs = ["old", "new"]
+    base = alt.Chart(table).encode(
+        y=alt.Y("target:N", title=None, sort=list(dict.fromkeys(table["target"])), axis=_TWO_LINES),
+        yOffset=alt.YOffset("run:N", sort=runs, scale=alt.Scale(paddingInner=0.1, paddingOuter=0.25)),
+        color=alt.Color("run:N", legend=None, scale=alt.Scale(domain=runs, range=[_OLD, _NEW])),
+    )
+    x = alt.X("value:Q", title="higher is better", scale=scale)
+    interval = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title="higher is better", scale=scale), x2="high:Q")
+    shape = alt.Shape("run:N", legend=None, scale=alt.Scale(domain=runs, range=["circle", "diamond"]))
+    dots = base.mark_point(size=100, filled=True, opacity=1).encode(x=x, shape=shape)
+    words = base.mark_text(align="right", dy=-13, fontSize=12, limit=320).encode(
+        x=alt.X("end:Q", title="higher is better", scale=scale), text="text:N"
+    )
+    return alt.layer(interval, dots, words).properties(height=_ROW_HEIGHT * table["target"].nunique() + _AXIS_HEIGHT)
+
+
+def differences(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
+    """New minus old, a dot and its interval beside a line at zero. rows: target (": " breaks the line), value, low, high."""
+    table = pd.DataFrame(list(rows), columns=["target", "value", "low", "high"])
+    table[["low", "high"]] = table[["low", "high"]].astype(float)
+    reach = 1.15 * max(0.01, float(np.nanmax(np.abs(table[["value", "low", "high"]].to_numpy(float))))) if len(table) else 1.0
+    scale, title = alt.Scale(domain=[-reach, reach], nice=False), "new minus old"
+    base = alt.Chart(table).encode(y=alt.Y("target:N", title=None, sort=list(dict.fromkeys(table["target"])), axis=_TWO_LINES))
+    interval = base.mark_rule(strokeWidth=2.5, color=_NEW).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
+    dots = base.mark_point(size=100, filled=True, opacity=1, shape="diamond", color=_NEW).encode(
+        x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f", tickCount=5))
+    )
+    zero = alt.Chart(pd.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="at:Q")
+    return alt.layer(zero, interval, dots).properties(height=_ROW_HEIGHT * table["target"].nunique() + _AXIS_HEIGHT)
+
+
+def precision_recall(test: LabelLine, fold: LabelLine, point: tuple[float, float] | None, *, height: int = 230) -> AnyChart:
+    """One label's curves: on the test split (solid) and out of fold (dashed), with the point of its threshold. Each: recall, precision or None."""
+    names = ["test split", "out of fold, all images"]
+    rows = [
+        {"measured on": name, "recall": r, "precision": p, "order": n}
+        for name, line in zip(names, (test, fold), strict=True) if line is not None
+        for n, (r, p) in enumerate(zip(*line, strict=True))
+    ]  # fmt: skip
+    x = alt.X("recall:Q", scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("precision:Q", scale=alt.Scale(domain=[0, 1]))
+    legend = alt.Legend(orient="bottom", symbolType="stroke", symbolStrokeWidth=3, title=None)
+    lines = (
+        alt.Chart(pd.DataFrame(rows, columns=["measured on", "recall", "precision", "order"]))
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=x, y=y, order="order:Q",
+            color=alt.Color("measured on:N", legend=legend, scale=alt.Scale(domain=names, range=[VALIDATION, TRAINING])),
+            strokeDash=alt.StrokeDash("measured on:N", legend=legend, scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]])),
+            tooltip=["measured on:N", alt.Tooltip("recall:Q", format=".2f"), alt.Tooltip("precision:Q", format=".2f")],
+        )
+    )  # fmt: skip
+    layers = [lines]
+    if point is not None:
+        at = pd.DataFrame({"recall": [point[0]], "precision": [point[1]]})
+        layers.append(alt.Chart(at).mark_point(size=130, strokeWidth=3, color="#a05195").encode(x=x, y=y))
+    return alt.layer(*layers).properties(height=height)
+
+
+def reliability(rows: Sequence[Mapping[str, Any]], *, height: int = 300) -> AnyChart:
+    """Mean probability against the share that is yes, a dot a bin, larger for more cells. rows: said, carried, cells."""
+    table = pd.DataFrame(list(rows), columns=["said", "carried", "cells"])
+    line = alt.Chart(pd.DataFrame({"x": [0.0, 1.0]})).mark_line(strokeDash=[4, 3], color="gray").encode(x="x:Q", y="x:Q")
+    dots = (
+        alt.Chart(table)
+        .mark_point(filled=True, opacity=0.85, color=VALIDATION)
+        .encode(
+            x=alt.X("said:Q", title="mean probability", scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("carried:Q", title="share that is yes", scale=alt.Scale(domain=[0, 1])),
+            size=alt.Size("cells:Q", legend=None, scale=alt.Scale(range=[40, 400])),
+            tooltip=[
+                alt.Tooltip("said:Q", format=".3f", title="mean probability"),
+                alt.Tooltip("carried:Q", format=".3f", title="share that is yes"), alt.Tooltip("cells:Q", format=",d", title="values"),
+            ],
+        )
+    )  # fmt: skip
+    return alt.layer(line, dots).properties(height=height)

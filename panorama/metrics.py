@@ -5,6 +5,7 @@ precision without a prediction has no value, and a macro average is over the lab
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 Targets = npt.NDArray[np.int8]
 Probabilities = npt.NDArray[np.floating[Any]]
+Curve = npt.NDArray[np.float64]
 
 
 def average_precision(target: npt.NDArray[np.int8], probability: npt.NDArray[np.floating[Any]]) -> float | None:
@@ -75,6 +77,61 @@ def measure(labels: Sequence[str], targets: Targets, probabilities: Probabilitie
         "hamming_loss": float(wrong.mean()) if wrong.size else None,
         "labels": per_label,
     }
+
+
+def precision_recall_curve(
+    target: npt.NDArray[np.int8], probability: npt.NDArray[np.floating[Any]]
+) -> tuple[Curve, Curve, Curve] | None:
+    """(precision, recall, threshold) of `probability >= threshold` for each distinct probability, recall falling.
+
+    As scikit-learn's: precision and recall end with one point more, (1, 0), that has no threshold. None without positives.
+    """
+    n_positives = int(target.sum())
+    if n_positives == 0:
+        return None
+    order = np.argsort(-probability, kind="stable")
+    p = probability[order].astype(np.float64)
+    last_of_tie = np.r_[np.flatnonzero(np.diff(p)), len(p) - 1][::-1]
+    hits = np.cumsum(target[order], dtype=np.int64)[last_of_tie]
+    return np.r_[hits / (last_of_tie + 1), 1.0], np.r_[hits / n_positives, 0.0], p[last_of_tie]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The cells whose probability lies between low and high. said: their mean probability; carried: the share that carry the label."""
+
+    low: float
+    high: float
+    cells: int
+    said: float
+    carried: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """bins: those that hold cells, by probability. error: the expected calibration error, in [0, 1]."""
+
+    bins: tuple[Bin, ...]
+    error: float
+
+
+def calibration(targets: Targets, probabilities: Probabilities, n_bins: int = 10) -> Calibration | None:
+    """How far probabilities can be read as shares: equal-width bins over all cells given, of any shape; None without cells.
+
+    The error is the mean over cells of |said - carried| of their bin (Naeini, Cooper and Hauskrecht 2015), here of the probability
+    that a label is there, not of the class that is predicted.
+    """
+    target, p = targets.ravel(), probabilities.ravel().astype(np.float64)
+    if not len(p):
+        return None
+    at = np.minimum((p * n_bins).astype(np.int64), n_bins - 1)
+    cells = np.bincount(at, minlength=n_bins)
+    said, carried = np.bincount(at, p, n_bins), np.bincount(at, target, n_bins)
+    bins = tuple(
+        Bin(b / n_bins, (b + 1) / n_bins, int(cells[b]), float(said[b] / cells[b]), float(carried[b] / cells[b]))
+        for b in np.flatnonzero(cells)
+    )
+    return Calibration(bins, float(np.abs(said - carried).sum() / len(p)))
 
 
 def best_threshold(target: npt.NDArray[np.int8], probability: npt.NDArray[np.floating[Any]]) -> float | None:

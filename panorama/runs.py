@@ -8,9 +8,9 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain, islice
@@ -47,20 +47,53 @@ def workspace() -> Path:
 def create(data: DataSet, config: TrainConfig, home: Path, *, folder: Path | None = None, now: float | None = None) -> "Run":
     """A new run folder with config.json, the CSVs' exact bytes and the problems of the data. Raises PanoramaError."""
     created = datetime.fromtimestamp(time.time() if now is None else now, UTC)
-    if folder is None:
-        folder = home / "runs" / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    folder = folder.expanduser().resolve()
+    folder = _new_folder(created, home) if folder is None else folder.expanduser().resolve()
     refuse_used_folder(folder)
     (folder / "labels").mkdir(parents=True)
     for part in data.parts:
         (folder / "labels" / Path(part.source.file).name).write_bytes(part.sheet.table.data)
     problems = [str(problem) for problem in data.problems]
     (folder / "problems.json").write_text(json.dumps({"left_out": data.n_left_out, "problems": problems}, indent=1))
-    values = {"format": _FORMAT, "created": created.isoformat(), "data": data.source.to_json(), "train": config.to_json()}
-    temporary = folder / ".config.json.tmp"
-    temporary.write_text(json.dumps(values, indent=2))
-    temporary.replace(folder / "config.json")
+    _write_config(folder, {"created": created.isoformat(), "data": data.source.to_json(), "train": config.to_json()})
     return Run(folder)
+
+
+@dataclass(frozen=True)
+class Corrects:
+    """Which run's labels a run was trained on, corrected. decisions_up_to: the id of the last decision that was known then."""
+
+    run: str
+    cells: int
+    decisions_up_to: int
+
+
+def create_corrected(old: "Run", csvs: Mapping[str, bytes], corrects: Corrects, home: Path, *, now: float | None = None) -> "Run":
+    """A new run folder that asks for what `old` was asked for, seed and split included, on other bytes of its CSVs.
+
+    csvs: the content of each by its file, as in the source. The problems of the data are those of `old`.
+    """
+    created = datetime.fromtimestamp(time.time() if now is None else now, UTC)
+    folder = _new_folder(created, home)
+    (folder / "labels").mkdir(parents=True)
+    for file, data in csvs.items():
+        (folder / "labels" / Path(file).name).write_bytes(data)
+    for file in ("problems.json", "split.csv"):
+        if old.has(file):
+            (folder / file).write_bytes((old.folder / file).read_bytes())
+    values = {"created": created.isoformat(), "data": old.source.to_json(), "train": old.config.to_json()}
+    _write_config(folder, {**values, "corrects": asdict(corrects)})
+    return Run(folder)
+
+
+def _new_folder(created: datetime, home: Path) -> Path:
+    return (home / "runs" / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}").expanduser().resolve()
+
+
+def _write_config(folder: Path, values: Mapping[str, Any]) -> None:
+    """Last, and whole: a folder is a run once it has its config."""
+    temporary = folder / ".config.json.tmp"
+    temporary.write_text(json.dumps({"format": _FORMAT, **values}, indent=2))
+    temporary.replace(folder / "config.json")
 
 
 def refuse_used_folder(folder: Path) -> None:
@@ -131,6 +164,15 @@ class Run:
         try:
             return Source.from_json(self._values["data"])
         except KeyError as error:
+            raise _damaged(self.folder / "config.json", error) from error
+
+    @property
+    def corrects(self) -> Corrects | None:
+        """Which run it repeats on corrected labels; None for a run on the labels as they came."""
+        try:
+            values = self._values.get("corrects")
+            return None if values is None else Corrects(**values)
+        except TypeError as error:
             raise _damaged(self.folder / "config.json", error) from error
 
     @property

@@ -22,6 +22,8 @@ CORE = {
     "suspects",
     "split",
     "charts",
+    "bootstrap",
+    "drawing",
     "decisions",
 }
 PICTURES = {
@@ -48,6 +50,9 @@ STORAGE = {
     "export",
     "workbench",
     "cards",
+    "effect",
+    "report",
+    "report_html",
     "workspace",
 }
 SHELL = {"worker", "bulk", "launch", "ui", "terminal", "__main__", "__init__"}

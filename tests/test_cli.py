@@ -241,3 +241,29 @@ def test_a_port_that_is_none_is_bad_usage() -> None:
     done = panorama("serve", "--port", "99999")
     assert done.returncode == 2
     assert "from 1 to 65535" in done.stderr
+
+
+@pytest.mark.slow
+def test_effect_retrains_on_the_workspaces_decisions_and_the_report_is_one_file(
+    seed_folder: Callable[..., Path], quick_arguments: list[str], tmp_path: Path, home: Path
+) -> None:
+    from panorama.decisions import Answer
+    from panorama.reviews import ReviewStore
+
+    run = tmp_path / "run"
+    assert panorama("train", seed_folder(24, 12), "--out", run, *quick_arguments, "--fold-models", "heads").returncode == 0
+    refused(panorama("effect", run), "Nothing is corrected yet")
+    old = runs.Run(run)
+    given = int(old.targets(["red"])[0, 0])
+    ReviewStore(home / "reviews.sqlite").apply(old.fingerprint, [Answer("train_000.jpg", "red", given, "change", "ann")])
+    told = panorama("effect", run)
+    assert told.returncode == 0, told.stderr
+    assert "The corrected labels: 12 test images, by the two models" in told.stdout
+    assert "It cannot show which model is better" in told.stdout
+    again = runs.Run(Path(told.stdout.strip().splitlines()[-1]))
+    assert again.corrects == runs.Corrects("run", 1, 1)
+    out = tmp_path / "out" / "report.html"
+    written = panorama("report", run, "--out", out)
+    assert written.returncode == 0, written.stderr
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    refused(panorama("report", run, "--out", run / "report.html"), "inside the run folder")

@@ -131,22 +131,23 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         assert not outside, outside
 
 
-@pytest.mark.parametrize("page_name", ["start", "dataset", "train", "sanity_check", "predict", "review", "report"])
+@pytest.mark.parametrize("page_name", ["start", "dataset", "train", "sanity_check", "predict", "review", "effect", "report"])
 def test_a_first_deep_link_on_a_fresh_server_shows_the_page_in_the_navigation(chromium: str, home: Path, page_name: str) -> None:
     titles = {"start": "panorama", "dataset": "Dataset", "train": "Train", "sanity_check": "Sanity check", "predict": "Predict",
-              "review": "Review", "report": "Report"}  # fmt: skip
+              "review": "Review", "effect": "Effect", "report": "Report"}  # fmt: skip
     with server(home) as (address, _), browser(chromium) as opened:
         page = opened.new_page()
         page.goto(f"{address}/{'' if page_name == 'start' else page_name}")
         expect(page.get_by_role("heading", name=titles[page_name], exact=True)).to_be_visible(timeout=30_000)
         links = page.get_by_test_id("stSidebarNavLink")
-        expect(links).to_have_count(7, timeout=15_000)
+        expect(links).to_have_count(8, timeout=15_000)
         assert [link.inner_text().strip() for link in links.all()] == [
             "Start",
             "Dataset",
             "Train",
             "Sanity check",
             "Review",
+            "Effect",
             "Predict",
             "Report",
         ]

@@ -70,3 +70,53 @@ def test_no_other_threshold_has_a_higher_f1(rows: list[tuple[int, int]]) -> None
         return float(reference.f1_score(target, probability > threshold, zero_division=0))
 
     assert f1(best) >= max(f1(threshold) for threshold in [-1.0, *probability]) - 1e-9
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 12)), min_size=1, max_size=60))
+def test_the_precision_recall_curve_is_scikit_learns_also_with_ties(rows: list[tuple[int, int]]) -> None:
+    target = np.array([row[0] for row in rows], np.int8)
+    probability = np.array([row[1] / 12 for row in rows])
+    ours = metrics.precision_recall_curve(target, probability)
+    if not target.any():
+        assert ours is None
+        return
+    assert ours is not None
+    for mine, theirs in zip(ours, reference.precision_recall_curve(target, probability), strict=True):
+        np.testing.assert_allclose(mine, theirs)
+
+
+def test_calibration_of_hand_made_cells() -> None:
+    # Bin 0.0-0.1: 0.05 said, a quarter carried. Bin 0.9-1.0: (0.9 + 1.0) / 2 said, all carried. The error: (4 * 0.20 + 2 * 0.05) / 6.
+    found = metrics.calibration(np.array([0, 0, 0, 1, 1, 1], np.int8), np.array([0.05, 0.05, 0.05, 0.05, 0.9, 1.0]))
+    assert found is not None
+    assert [(b.low, b.high, b.cells, round(b.said, 9), b.carried) for b in found.bins] == [
+        (0.0, 0.1, 4, 0.05, 0.25),
+        (0.9, 1.0, 2, 0.95, 1.0),
+    ]
+    assert found.error == pytest.approx((4 * 0.20 + 2 * 0.05) / 6)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=80))
+def test_every_cell_is_in_one_bin_and_bins_average_to_the_whole(rows: list[tuple[int, float]]) -> None:
+    target, probability = np.array([r[0] for r in rows], np.int8), np.array([r[1] for r in rows])
+    found = metrics.calibration(target, probability)
+    assert found is not None
+    assert sum(b.cells for b in found.bins) == len(rows)
+    assert sum(b.cells * b.said for b in found.bins) == pytest.approx(probability.sum(), abs=1e-9)
+    assert sum(b.cells * b.carried for b in found.bins) == pytest.approx(target.sum(), abs=1e-9)
+    assert abs(target.mean() - probability.mean()) - 1e-9 <= found.error <= 1
+    assert all(b.low - 1e-9 <= b.said <= b.high + 1e-9 for b in found.bins)
+
+
+def test_calibration_agrees_with_scikit_learn_and_of_nothing_is_none() -> None:
+    from sklearn.calibration import calibration_curve
+
+    rng = np.random.default_rng(0)
+    probability = rng.random(500)
+    target = (rng.random(500) < probability).astype(np.int8)
+    found = metrics.calibration(target, probability)
+    assert found is not None
+    carried, said = calibration_curve(target, probability, n_bins=10)
+    np.testing.assert_allclose([b.carried for b in found.bins], carried)
+    np.testing.assert_allclose([b.said for b in found.bins], said)
+    assert metrics.calibration(np.zeros((0, 2), np.int8), np.zeros((0, 2))) is None

@@ -14,12 +14,13 @@ from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.decisions import Answer
 from panorama.finding import find_source, with_layouts
+from panorama.reviewfiles import open_queue
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
 from panorama.worker import run as work
 from panorama.workspace import remember
 
-PAGES = ["start", "dataset", "train", "sanity_check", "predict", "review", "export", "report"]
+PAGES = ["start", "dataset", "train", "sanity_check", "predict", "review", "export", "effect", "report"]
 NAUGHTY = "![x](http://127.0.0.1:9/pixel.png) <img src=x onerror=alert(1)> **bold** :smile: $x$"
 
 
@@ -191,6 +192,89 @@ def test_the_report_counts_errors_by_label_and_kind(finished: Run) -> None:
     table = next(frame.value for frame in app.dataframe if "expected" in frame.value.columns)
     assert [(row.label, row.kind) for row in table.itertuples()] == [(c, kind) for c in COLOURS for kind in ("missing", "extra")]
     assert finished.has("suspects.csv")
+
+
+def test_effect_without_corrections_sends_to_the_review(finished: Run) -> None:
+    app = open_page("effect")
+    sound(app)
+    assert "No label is corrected yet." in words(app)
+    assert finished.corrects is None
+
+
+def test_effect_retrains_and_shows_old_and_new_side_by_side(finished: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from panorama import launch
+    from panorama.decisions import Answer
+    from panorama.reviews import ReviewStore
+
+    monkeypatch.setattr(launch, "start", lambda run: 0 if work(run.folder) == "complete" else 1)
+    queue = open_queue(finished)
+    cells = [(queue.images[queue.image_of[c]], queue.labels[queue.label_of[c]], int(queue.given[c])) for c in range(4)]
+    store = ReviewStore(home / "reviews.sqlite")
+    store.apply(finished.fingerprint, [Answer(*cell, "change", "ann") for cell in cells[:2]] + [Answer(*cells[2], "keep", "ann")])
+    app = open_page("effect")
+    sound(app)
+    assert "2 corrected cells" in words(app)
+    app.button(key="retrain").click().run()
+    sound(app)
+    (again,) = [run for run in runs.list_runs(home) if run.corrects]
+    assert again.corrects == runs.Corrects(finished.id, 2, 3)
+    said = words(app)
+    for title in (
+        "The original labels",
+        "The corrected labels",
+        "The cells people verified",
+        "The verified cells of the test split",
+    ):
+        assert title in said
+    assert said.count("**It cannot show**") >= 3
+    assert "not with another seed" in said
+    assert "since the retraining" not in said
+    store.apply(finished.fingerprint, [Answer(*cells[3], "change", "ann")])
+    app = open_page("effect")
+    sound(app)
+    assert "**1 correction was made or taken back since the retraining.**" in words(app)
+    assert app.button(key="retrain").label == "Retrain again"
+
+
+def test_effect_tells_why_it_does_not_retrain_and_resumes_what_was_stopped(
+    finished: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from panorama import launch
+    from panorama.decisions import Answer
+    from panorama.reviews import ReviewStore
+
+    value = int(finished.targets(["red"])[0, 0])
+    ReviewStore(home / "reviews.sqlite").apply(finished.fingerprint, [Answer("train_000.jpg", "red", value, "change")])
+    picture = finished.source.root / "train" / "train_002.jpg"
+    picture.rename(picture.with_suffix(".away"))
+    app = open_page("effect")
+    app.button(key="retrain").click().run()
+    sound(app)
+    assert "cannot be read any more" in words(app)
+    picture.with_suffix(".away").rename(picture)
+
+    monkeypatch.setattr(launch, "start", lambda run: 0)
+    app.button(key="retrain").click().run()
+    sound(app)
+    assert "stopped before it was complete" in words(app)
+    monkeypatch.setattr(launch, "start", lambda run: 0 if work(run.folder) == "complete" else 1)
+    app.button(key="resume").click().run()
+    sound(app)
+    assert "The corrected labels" in words(app)
+
+
+def test_the_report_shows_each_label_and_can_be_taken_home(finished: Run) -> None:
+    app = open_page("report")
+    sound(app)
+    table = next(frame.value for frame in app.dataframe if "calibration error" in frame.value.columns)
+    metrics = finished.metrics()
+    assert metrics is not None
+    for row in table.to_dict("records"):
+        assert row["average precision"] == f"{metrics['test']['labels'][row['label']]['average_precision']:.3f}"
+        assert row["threshold"] == f"{metrics['thresholds_from_validation'][row['label']]:.3f}"
+    app.selectbox(key="curve-label").set_value("blue").run()
+    sound(app)
+    assert any(button.proto.label == "Download the report (HTML)" for button in app.get("download_button"))
 
 
 def test_a_picture_path_that_leads_outside_is_said_in_words(finished: Run) -> None:

@@ -11,11 +11,14 @@ import streamlit as st
 
 from panorama import runs
 from panorama.datasets import DataSet, load
+from panorama.decisions import Fold
+from panorama.effect import Comparison, compare
 from panorama.errors import PanoramaError
 from panorama.finding import Source
 from panorama.images import PictureError, thumbnail_jpeg
+from panorama.report import Correction, Data, read
 from panorama.reviewfiles import open_queue
-from panorama.reviewing import ReviewQueue
+from panorama.reviewing import ReviewQueue, Standing
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
 from panorama.workspace import current_source
@@ -29,6 +32,7 @@ _PAGES = (
     ("sanity_check", "Sanity check"),
     ("review", "Review"),
     ("export", "Export"),
+    ("effect", "Effect"),
     ("predict", "Predict"),
     ("report", "Report"),
 )
@@ -224,6 +228,32 @@ def review_queue(run: Run) -> ReviewQueue:
     return queue_of(str(run.folder), queue_stamps(run))
 
 
+@st.cache_resource(show_spinner="Comparing the two runs", max_entries=3)
+def _comparison_of(old: str, new: str, last_decision: int, _standing: Standing) -> Comparison:
+    del last_decision  # part of the cache key, as what it stands for is too large for one
+    return compare(Run(Path(old)), Run(Path(new)), _standing)
+
+
+def comparison(old: Run, new: Run, fold: Fold) -> Comparison:
+    """Two complete runs held against each other, computed once for the server. Raises PanoramaError."""
+    return _comparison_of(str(old.folder), str(new.folder), fold.last_id, fold.standing)
+
+
+@st.cache_resource(show_spinner="Reading the run", max_entries=3)
+def _report_data_of(folder: str, stamp: int) -> Data:
+    del stamp  # part of the cache key
+    return read(Run(Path(folder)))
+
+
+def report_data(run: Run) -> Data:
+    """The run's images, labels and answers, read once for the server. Raises PanoramaError."""
+    try:
+        stamp = (run.folder / "metrics.json").stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    return _report_data_of(str(run.folder), stamp)
+
+
 def apart(word: str, names: Sequence[str]) -> str:
     """The word, in brackets where one of the names is the same: menus tell their entries by what is written there."""
     while word in names:
@@ -277,6 +307,17 @@ def esc(value: object) -> str:
 def grid(cards: Sequence[str], *, card_width: int = 210) -> None:
     """Cards (HTML) side by side, as many as fit."""
     st.html(f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>')
+
+
+def correction_card(run: Run, c: Correction) -> str:
+    """A corrected cell: its picture, from what to what, who and why."""
+    note = f'<div class="pn-quiet">“{esc(c.note)}”</div>' if c.note else ""
+    unsuspected = '<div class="pn-verdict">hardly suspected by the run</div>' if c.surprise else ""
+    said = "" if c.probability is None else f'<div class="pn-quiet">the run said {c.probability:.2f} out of fold</div>'
+    return (
+        f'<div class="pn-card">{run_picture_html(run, c.path, 480, c.image)}<div class="pn-body"><div class="pn-name">{esc(c.image)}</div>'
+        f'<div>{esc(c.words)}</div>{said}{unsuspected}<div class="pn-quiet">{esc(c.reviewer or "no name")}, {esc(c.at)}</div>{note}</div></div>'
+    )
 
 
 def facts(*entries: tuple[str, object] | tuple[str, object, str], small: bool = False) -> None:
