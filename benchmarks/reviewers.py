@@ -3,7 +3,7 @@
     python benchmarks/reviewers.py [--reviewers 25] [--seconds 60] [--load matrix|training|none]
     python benchmarks/reviewers.py --run RUN_DIR      # the same through the server, on the review page of a complete run
 
-Every reviewer makes a decision a second, all on the same tick. Without --run, by threads on one ReviewStore, as in the app's server; then
+Every reviewer makes a decision a second, each at a moment of their own. Without --run, by threads on one ReviewStore, as in the app's server; then
 a process that decides as fast as it can is killed (kill -9) three times; then two reviewers decide 1,000 cells oppositely at the same time.
 What was acknowledged is written down by the reviewer's side and held against the file, which is read with sqlite3 alone. doubled: a reviewer's cell
 that stands in the file twice. With --run the decisions go into the reviews of the run's workspace.
@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from streamlit_client import Tab
 
+from panorama import launch
 from panorama.decisions import Answer, corrections
 from panorama.reviews import ReviewStore
 
@@ -65,8 +66,8 @@ class Verdict:
     integrity: str
 
 
-def decide_in_step(decides: Sequence[Decide], count: int, each: float = 1.0) -> list[Outcome]:
-    """Every reviewer makes `count` decisions, one every `each` seconds, at the same moments; who is late goes on at once.
+def decide_in_turn(decides: Sequence[Decide], count: int, each: float = 1.0) -> list[Outcome]:
+    """Every reviewer makes `count` decisions, one every `each` seconds, each at moments of their own; who is late goes on at once.
 
     When the time is over nobody begins another; with `each` 0 everybody makes all of them, without a pause.
     """
@@ -74,9 +75,9 @@ def decide_in_step(decides: Sequence[Decide], count: int, each: float = 1.0) -> 
     started = time.perf_counter() + 0.5
     over = started + count * each if each else math.inf
 
-    def work(decide: Decide, outcome: Outcome) -> None:
+    def work(decide: Decide, outcome: Outcome, offset: float) -> None:
         for number in range(count):
-            time.sleep(max(0.0, started + number * each - time.perf_counter()))
+            time.sleep(max(0.0, started + offset + number * each - time.perf_counter()))
             if time.perf_counter() >= over:
                 return
             outcome.tried += 1
@@ -88,7 +89,8 @@ def decide_in_step(decides: Sequence[Decide], count: int, each: float = 1.0) -> 
             else:
                 outcome.seconds.append(time.perf_counter() - began)
 
-    threads = [threading.Thread(target=work, args=pair) for pair in zip(decides, outcomes, strict=True)]
+    offsets = [each * k / len(decides) for k in range(len(decides))]
+    threads = [threading.Thread(target=work, args=one) for one in zip(decides, outcomes, offsets, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -142,7 +144,7 @@ def on_store(store: ReviewStore, reviewer: str) -> Decide:
 def steady(path: Path, reviewers: int, seconds: int) -> tuple[list[Outcome], Verdict]:
     """Reviewers on one store."""
     store = ReviewStore(path)
-    outcomes = decide_in_step([on_store(store, f"reviewer {k}") for k in range(reviewers)], seconds)
+    outcomes = decide_in_turn([on_store(store, f"reviewer {k}") for k in range(reviewers)], seconds)
     store.close()
     return outcomes, held_against_file(path, [event for outcome in outcomes for event in outcome.acknowledged])
 
@@ -206,7 +208,7 @@ def opposed(home: Path) -> tuple[list[Outcome], Verdict, int, bool]:
 
         return decide
 
-    outcomes = decide_in_step([reviewer("for", "keep"), reviewer("against", "change")], len(cells), 0)
+    outcomes = decide_in_turn([reviewer("for", "keep"), reviewer("against", "change")], len(cells), 0)
     fold = store.fold(fingerprint)
     same = corrected_csvs(parts, corrections(fold.standing.values())) == {
         part.source.file: (run.source.root / part.source.file).read_bytes() for part in parts
@@ -300,7 +302,7 @@ def server(command: Sequence[str], home: Path) -> Iterator[str]:
 def through_server(address: str, path: Path, reviewers: int, count: int, **page: str) -> tuple[list[Outcome], Verdict]:
     """Reviewers on the review page; path: the file that the server writes."""
     pages = [OnPage(address, f"reviewer {k}", **page) for k in range(reviewers)]
-    outcomes = decide_in_step(pages, count)
+    outcomes = decide_in_turn(pages, count)
     for one in pages:
         one.tab.close()
     return outcomes, held_against_file(path, [event for outcome in outcomes for event in outcome.acknowledged])
@@ -321,6 +323,7 @@ def load(kind: str, folder: Path) -> Iterator[None]:
         command = [sys.executable, "-m", "panorama", "demo", str(folder / "demo")]
         environment["PANORAMA_HOME"] = str(folder / "training")
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    launch.give_way(process.pid)  # as the app does with its trainings
     time.sleep(10)  # until it computes
     try:
         yield

@@ -63,14 +63,17 @@ def packet(
     """
     sent = batch if isinstance(batch, Mapping) else {}
     have = {str(one) for one in sent.get("have", ()) if isinstance(one, str)} if isinstance(sent.get("have"), list) else set()
-    makers = _next_makers(desk, run, view, album, [cell for _, cell in receipt.restored])
+    has_heat = run.has("heat.npy")
+    makers = _next_makers(
+        desk, run, view, album, [cell for _, cell in receipt.restored], heat=has_heat and sent.get("heat") is True
+    )
     return {
         "serial": time.time_ns(), "csv": desk.queue.fingerprint, "mode": view.mode, "epoch": view.epoch, "reviewer": view.who.name,
         "login": view.who.identity == "login", "blind": view.blind, "pageSize": GRID_SIZE if view.mode == "grid" else 1,
         "order": list(makers), "cards": _made(makers, have, budget_seconds, now),
         "acked": {"client": client, "n": receipt.acked} if client and not receipt.error else None,
         "refused": receipt.refused, "restored": [[n, _id(desk, view, cell)] for n, cell in receipt.restored], "error": receipt.error,
-        "full": _full(desk, run, view, sent.get("full"), album), "empty": _empty(view.filters),
+        "full": _full(desk, run, view, sent.get("full"), album), "empty": _empty(view.filters), "hasHeat": has_heat,
     }  # fmt: skip
 
 
@@ -78,7 +81,9 @@ def _id(desk: Desk, view: View, cell: int) -> str:
     return f"i{int(desk.queue.image_of[cell])}" if view.mode == "image" else str(cell)
 
 
-def _next_makers(desk: Desk, run: Run, view: View, album: Thumbnails, restored: Sequence[int]) -> dict[str, Callable[[], Json]]:
+def _next_makers(
+    desk: Desk, run: Run, view: View, album: Thumbnails, restored: Sequence[int], *, heat: bool
+) -> dict[str, Callable[[], Json]]:
     """id -> what makes its card, in the order in which they come; what an undo gave back is among them."""
     n = _AHEAD[view.mode]
     makers: dict[str, Callable[[], Json]] = {}
@@ -90,7 +95,7 @@ def _next_makers(desk: Desk, run: Run, view: View, album: Thumbnails, restored: 
     slots = [Slot(cell) for cell in restored] + desk.next(
         view.filters, view.who, n, n_answered=view.n_answered, control_share=view.control_share if view.mode == "cell" else 0.0, seed=view.seed
     )  # fmt: skip
-    make = cell_card if view.mode == "cell" else tile_card
+    make = partial(cell_card, heat=heat) if view.mode == "cell" else tile_card
     for slot in slots:
         makers.setdefault(str(slot.cell), partial(make, desk, run, slot, album))
     return makers
@@ -112,8 +117,8 @@ def _made(
 # --- cards ---------------------------------------------------------------------------------------------------------------
 
 
-def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails) -> Json:
-    """Everything about one cell: the picture, the question, and why it is asked."""
+def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails, *, heat: bool = False) -> Json:
+    """Everything about one cell: the picture, the question, and why it is asked. heat: with a map of where the model sees the label."""
     queue, cell = desk.queue, slot.cell
     image, label = queue.name(cell)
     row, doubt, first, spread = int(queue.image_of[cell]), desk.doubt(cell), float(queue.doubts[cell]), float(queue.spread[cell])
@@ -124,7 +129,7 @@ def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails) -> Json:
         "spread": "" if spread <= 0 else f"± {spread:.2f} over repeats" if spread >= 0.005 else "± <0.01 over repeats",
         "doubt": doubt, "before": f"({first:.2f} in the run)" if abs(doubt - first) >= 0.01 else "", "why": queue.why(cell),
         "labels": _labels(desk, row), "near": [_near(desk, run, cell, one, album) for one in queue.neighbours(row)],
-        "heat": _heat(run, row, int(queue.label_of[cell])),
+        **({"heat": _heat(run, row, int(queue.label_of[cell]))} if heat else {}),
         "link": "review?" + urlencode({"run": run.id, "image": image, "label": label}),
     }  # fmt: skip
 

@@ -50,6 +50,7 @@ from panorama.files import write_atomically
 from panorama.hardware import Precisions
 from panorama.model import Classifier, FeatureMap, build, calibrate_batchnorm, class_activation, feature_map, load_pretrained
 from panorama.processes import Team, join, leave
+from panorama.reviewfiles import indexed
 from panorama.runs import EventLog, Run, worker_lock, workspace, write_rows
 from panorama.split import linked
 from panorama.training import TrainingData, TrainingState, predict_logits, train
@@ -412,6 +413,7 @@ def _finish(
         run = whole_pass(model, pixels, image_size=config.image_size, dtype=precisions.features)
         seen = kernel.joined(extract(run, everything, model.head.in_features))
     write_neighbours(job.folder / "neighbours.csv", data, groups, found, seen)
+    indexed(job, list(data.images), list(data.labels))  # now, so that the first look at a large run need not wait for it
     values = measured(job, data, splits, probabilities, folds, config)
     write_atomically(job.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
     for file in job.folder.glob("checkpoint*.safetensors"):  # only a run that did not finish resumes

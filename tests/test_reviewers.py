@@ -8,7 +8,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from reviewers import OnPage, decide_in_step, held_against_file, killed, on_store, opposed, server, steady, through_server
+from reviewers import OnPage, decide_in_turn, held_against_file, killed, on_store, opposed, server, steady, through_server
 
 from panorama.reviews import ReviewStore
 
@@ -83,7 +83,7 @@ def test_the_negative_control_a_decision_that_was_only_acknowledged_is_missed(tm
 def test_what_a_reviewer_cannot_save_is_an_error_and_not_acknowledged(tmp_path: Path) -> None:
     store = ReviewStore(tmp_path / "reviews.sqlite")
     store.close()
-    (outcome,) = decide_in_step([on_store(store, "Ada")], 3, 0)
+    (outcome,) = decide_in_turn([on_store(store, "Ada")], 3, 0)
     assert (outcome.tried, len(outcome.acknowledged), len(outcome.errors)) == (3, 0, 3)
 
 

@@ -35,6 +35,7 @@ class Desk {
     this.last = null;
     this.full = null; // {id, url}
     this.wantFull = null;
+    this.heat = false;
     this.restore();
   }
 
@@ -101,8 +102,13 @@ class Desk {
     this.sentAt = now;
     this.setStateValue("batch", {
       csv: this.csv, client: part.client, tab: this.client, events: part.events, answered: this.answered, attempt: ++this.attempt,
-      have: [...this.cards.keys()], full: this.wantFull,
+      have: this.have(), full: this.wantFull, heat: this.heat,
     });
+  }
+
+  // A card counts as had when it holds what is wanted of it: heat maps are only made once somebody looks at them.
+  have() {
+    return [...this.cards].filter(([, card]) => !this.heat || card.heat !== undefined).map(([id]) => id);
   }
 
   // --- what comes in
@@ -122,7 +128,8 @@ class Desk {
     const restored = (data.restored ?? []).map(([, id]) => id).filter((id) => !this.front.includes(id));
     this.front = [...this.front, ...restored].filter((id) => this.cards.has(id));
     this.arrange(data.order);
-    const missing = data.order.some((id) => !this.cards.has(id));
+    const had = new Set(this.have());
+    const missing = data.order.some((id) => !had.has(id));
     if (!this.error && (this.unsaved() || missing || this.wantFull)) queueMicrotask(() => this.send(true));
     return true;
   }

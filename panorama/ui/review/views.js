@@ -57,7 +57,6 @@ class CellView extends View {
     this.picture = new PictureView((id) => this.wantFull(id));
     this.panel = el("div", { class: "panel" });
     this.below = el("div", { class: "below" });
-    this.heat = false;
     this.notes = new Map();
     this.root.replaceChildren(el("div", { class: "bench" }, this.picture.element, this.panel), this.below);
   }
@@ -80,10 +79,10 @@ class CellView extends View {
     }
     if (this.asked !== card.id) this.noting = this.notes.has(card.id);
     this.asked = card.id;
-    this.picture.show(card, this.heat && !this.blind());
+    this.picture.show(card, this.desk.heat && !this.blind());
     if (this.desk.full?.id === card.id) this.picture.sharpen(this.desk.full.url);
     // What Python says meanwhile must not take the field away that somebody is writing in.
-    const shown = [card, this.noting, this.heat, this.blind(), this.desk.last];
+    const shown = [card, this.noting, this.desk.heat, this.blind(), this.desk.last];
     if (!this.shown || shown.some((value, place) => value !== this.shown[place])) {
       this.shown = shown;
       this.fill(this.panel, this.panelParts(card));
@@ -115,7 +114,7 @@ class CellView extends View {
          keyed("Skip", "S", { class: "quiet-button", onclick: () => this.answer(null) }), this.undoButton(),
          keyed("Next label", "L", { class: "quiet-button", onclick: () => this.say("next-label") }),
          keyed("Note", "T", { class: "quiet-button", "aria-expanded": String(this.noting), onclick: () => this.note() }),
-         !blind && card.heat && keyed("Heat map", "H", { class: "quiet-button", "aria-pressed": String(this.heat), onclick: () => this.toggleHeat(),
+         !blind && this.desk.data.hasHeat && keyed("Heat map", "H", { class: "quiet-button", "aria-pressed": String(this.desk.heat), onclick: () => this.toggleHeat(),
                                                          title: "Where the trained model sees the label; it has learned from this picture" })),
       this.noting && this.noteField(card),
       this.lastLine(), this.status, this.notice,
@@ -137,8 +136,10 @@ class CellView extends View {
   }
 
   toggleHeat() {
-    this.heat = !this.heat;
+    if (!this.desk.data.hasHeat || this.blind()) return;
+    this.desk.heat = !this.desk.heat;
     this.draw();
+    if (this.desk.heat) this.desk.send(true);
   }
 
   lastLine() {
