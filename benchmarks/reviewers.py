@@ -23,7 +23,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from streamlit_client import Tab
+from websockets.exceptions import WebSocketException
 
 from panorama import launch
 from panorama.decisions import Answer, corrections
@@ -42,6 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPONENT = "panorama_workbench"
 _CSV = "0" * 64
 _KILLS, _SECONDS_BETWEEN_KILLS = 3, 3.0
+_PATIENCE_SECONDS = 120.0
 _MATRIX_PRODUCTS = "import torch\nx = torch.rand(1500, 1500)\nwhile True: x @ x"  # all cores, as a step of training takes them
 
 Decide = Callable[[int], str]  # makes a reviewer's decision of that number; returns its event id once it is acknowledged
@@ -66,14 +68,14 @@ class Verdict:
     integrity: str
 
 
-def decide_in_turn(decides: Sequence[Decide], count: int, each: float = 1.0) -> list[Outcome]:
+def decide_in_turn(decides: Sequence[Decide], count: int, each: float = 1.0, *, late: bool = False) -> list[Outcome]:
     """Every reviewer makes `count` decisions, one every `each` seconds, each at moments of their own; who is late goes on at once.
 
-    When the time is over nobody begins another; with `each` 0 everybody makes all of them, without a pause.
+    When the time is over nobody begins another, unless `late`; with `each` 0 everybody makes all of them, without a pause.
     """
     outcomes = [Outcome() for _ in decides]
     started = time.perf_counter() + 0.5
-    over = started + count * each if each else math.inf
+    over = started + (count + 1) * each if each and not late else math.inf
 
     def work(decide: Decide, outcome: Outcome, offset: float) -> None:
         for number in range(count):
@@ -225,6 +227,14 @@ class OnPage:
     """A reviewer on the review page, as the component in a browser speaks for them: numbered events, kept until they are acknowledged."""
 
     def __init__(self, address: str, reviewer: str, *, page: str = "review", query: str = "") -> None:
+        self._visit = (address, reviewer, page, query)
+        self._client = uuid.uuid4().hex
+        self._cards: dict[str, dict[str, Any]] = {}
+        self._decided: set[str] = set()
+        self._open()
+
+    def _open(self) -> None:
+        address, reviewer, page, query = self._visit
         self.tab = Tab(address, page, query)
         self.tab.wait(lambda tab: tab.component(COMPONENT) is not None)
         self.tab.settle()
@@ -232,9 +242,6 @@ class OnPage:
             self.tab.type_text("reviewer", reviewer)
             self.tab.wait(lambda tab: tab.data(COMPONENT)["reviewer"] == reviewer)
             self.tab.settle()
-        self._client = uuid.uuid4().hex
-        self._cards: dict[str, dict[str, Any]] = {}
-        self._decided: set[str] = set()
         self._take_cards()
 
     def _take_cards(self) -> dict[str, Any]:
@@ -264,7 +271,22 @@ class OnPage:
         card, n = self._cards[name], len(self._decided)
         self._decided.add(name)
         value = card["given"] if number % 2 else 1 - card["given"]
-        self._send([{"n": n, "id": name, "image": card["image"], "label": card["label"], "value": value, "way": "cell"}])
+        event = {"n": n, "id": name, "image": card["image"], "label": card["label"], "value": value, "way": "cell"}
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                self._send([event])
+                break
+            except (
+                OSError,
+                WebSocketException,
+            ):  # the server is gone: a browser comes back, and sends again what was not acknowledged
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+                with suppress(OSError, WebSocketException, RuntimeError):
+                    self.tab.close()
+                    self._open()
         data = self.tab.data(COMPONENT)
         acked = data["acked"] or {"client": "", "n": -1}
         if acked["client"] != self._client or acked["n"] < n or data["refused"]:
@@ -272,31 +294,63 @@ class OnPage:
         return f"{self._client}:{n}"
 
 
-@contextmanager
-def server(command: Sequence[str], home: Path) -> Iterator[str]:
-    """A server that is told its port last; its address, once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with (home / "server.log").open("wb") as log:
+def started(command: Sequence[str], home: Path, port: int) -> "subprocess.Popen[bytes]":
+    """A server on this port, once it answers."""
+    with (home / "server.log").open("ab") as log:
         environment = os.environ | {"PANORAMA_HOME": str(home)}
         process = subprocess.Popen(
             [*command, str(port)], cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
-    address = f"http://127.0.0.1:{port}"
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1)
+            return process
+        except OSError:
+            if process.poll() is not None:
+                raise RuntimeError((home / "server.log").read_text()) from None
+            time.sleep(0.1)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def server(command: Sequence[str], home: Path) -> Iterator[str]:
+    """A server that is told its port last; its address, once it answers."""
+    port = free_port()
+    process = started(command, home, port)
     try:
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise RuntimeError((home / "server.log").read_text()) from None
-                time.sleep(0.1)
-        yield address
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+def killed_server(command: Sequence[str], home: Path, reviewers: int, count: int, **page: str) -> tuple[list[Outcome], Verdict]:
+    """As `through_server`, of a server that is killed (kill -9) three times in the middle, and started again on its port."""
+    port = free_port()
+    process = started(command, home, port)
+    pages = [OnPage(f"http://127.0.0.1:{port}", f"reviewer {k}", **page) for k in range(reviewers)]
+    outcomes: list[Outcome] = []
+    deciding = threading.Thread(target=lambda: outcomes.extend(decide_in_turn(pages, count, late=True)))
+    deciding.start()
+    try:
+        for _ in range(_KILLS):
+            time.sleep(count / (_KILLS + 1))
+            process.kill()
+            process.wait()
+            process = started(command, home, port)
+        deciding.join()
+        for one in pages:
+            one.tab.close()
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+    return outcomes, held_against_file(home / "reviews.sqlite", [event for outcome in outcomes for event in outcome.acknowledged])
 
 
 def through_server(address: str, path: Path, reviewers: int, count: int, **page: str) -> tuple[list[Outcome], Verdict]:
@@ -356,6 +410,12 @@ def main() -> None:
                     f"on the page, load {options.load}",
                     *through_server(address, home / "reviews.sqlite", options.reviewers, options.seconds, query=f"run={options.run.name}"),
                 ))  # fmt: skip
+            print(
+                table_row(
+                    f"on the page, killed {_KILLS} times",
+                    *killed_server(serve, home, options.reviewers, options.seconds, query=f"run={options.run.name}"),
+                )
+            )
             return
         print(HEADER)
         with load(options.load, here):

@@ -102,12 +102,9 @@ st.write(
 upload = st.file_uploader("decisions.csv", type=["csv"], key="decisions-upload")
 if upload is not None:
     queue = desk.queue
-    given = {
-        (image, label): int(queue.targets[i, k]) for i, image in enumerate(queue.images) for k, label in enumerate(queue.labels)
-    }
     try:
         answers, problems = read_answers(
-            upload.getvalue(), upload.name, csv=queue.fingerprint, given=given, reviewer=review.reviewer().name
+            upload.getvalue(), upload.name, csv=queue.fingerprint, given=queue.value, reviewer=review.reviewer().name
         )
     except PanoramaError as error:
         ui.show_error(error)

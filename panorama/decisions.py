@@ -7,7 +7,7 @@ back. Reviewers who disagree make a conflict, which a person settles; nothing is
 import math
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from itertools import combinations
@@ -313,11 +313,13 @@ def _written(value: object) -> str:
     return "" if value is None else str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def read_answers(data: bytes, name: str, *, csv: str, given: Mapping[Cell, int], reviewer: str) -> tuple[list[Answer], list[str]]:
+def read_answers(
+    data: bytes, name: str, *, csv: str, given: Callable[[Cell], int | None], reviewer: str
+) -> tuple[list[Answer], list[str]]:
     """Decisions from a `decisions_csv` (or any CSV with the columns image, label and value) for the CSV of fingerprint `csv`.
 
     A name in a file is declared, not verified, whatever the file says. Second: in words, the rows that do not fit, which are left out: an unknown cell, or a value that has changed since.
-    reviewer: of rows that name none. Raises CsvError for a file that cannot be read as such.
+    given: what the CSV says of a cell, None for one it does not have. reviewer: of rows that name none. Raises CsvError for a file that cannot be read as such.
     """
     table = parse_csv(data, name)
     header = [column.strip().lower() for column in table.header]
@@ -335,10 +337,10 @@ def read_answers(data: bytes, name: str, *, csv: str, given: Mapping[Cell, int],
     return answers, conflicts
 
 
-def _answer(row: Mapping[str, str], csv: str, given: Mapping[Cell, int], reviewer: str) -> Answer:
+def _answer(row: Mapping[str, str], csv: str, given: Callable[[Cell], int | None], reviewer: str) -> Answer:
     """Raises ValueError in words for a row that does not fit the CSV."""
     image, label, value = row["image"], row["label"], row["value"].strip()
-    now = given.get((image, label))
+    now = given((image, label))
     if now is None:
         raise ValueError(f"{image!r}, {label!r} is no cell of this data set.")
     verdict: Verdict

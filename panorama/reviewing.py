@@ -75,6 +75,11 @@ class ReviewQueue:
         cells[self.image_of, self.label_of] = np.arange(len(self.doubts))
         return cells
 
+    def value(self, cell: Cell) -> int | None:
+        """What the CSV says of a cell by its names; None for one that it does not have."""
+        row, column = self.position.get(cell[0]), self.column.get(cell[1])
+        return None if row is None or column is None else int(self.targets[row, column])
+
     @cached_property
     def _split_number(self) -> npt.NDArray[np.int8]:
         number = {split: n for n, split in enumerate(sorted(set(self.splits)))}

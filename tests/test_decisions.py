@@ -121,7 +121,7 @@ def test_exported_decisions_come_back_as_they_were(tmp_path: Path) -> None:
     cells = {(f"i{n}", "sea"): n % 2 for n in range(4)}
     again = ReviewStore(tmp_path / "two.sqlite")
     for _ in range(2):
-        found, problems = read_answers(data, "d.csv", csv="csv", given=cells, reviewer="me")
+        found, problems = read_answers(data, "d.csv", csv="csv", given=cells.get, reviewer="me")
         assert problems == []
         again.apply("csv", found)
     assert len(again.log("csv")) == 4, "the same file twice counts once"
@@ -134,20 +134,20 @@ def test_exported_decisions_come_back_as_they_were(tmp_path: Path) -> None:
 def test_decisions_for_another_csv_come_in_once_and_those_that_do_not_fit_are_listed() -> None:
     data = b"image,label,given,value,reviewer,event_id,csv\na,sea,0,1,ada,e1,old\nb,sea,0,1,ada,e2,old\nc,sea,0,1,ada,e3,old\nd,sea,0,x,,,\n"
     cells = {("a", "sea"): 0, ("b", "sea"): 1, ("d", "sea"): 0}
-    (answer,), problems = read_answers(data, "d.csv", csv="new", given=cells, reviewer="me")
+    (answer,), problems = read_answers(data, "d.csv", csv="new", given=cells.get, reviewer="me")
     assert (answer.image, answer.verdict, answer.reviewer, answer.identity) == ("a", "change", "ada", "declared")
     assert answer.event_id != "e1", "the old CSV keeps its own"
     assert [problem.split(":")[0] for problem in problems] == ["d.csv, line 3", "d.csv, line 4", "d.csv, line 5"]
     assert "was 0 when it was decided and is 1" in problems[0]
-    again, _ = read_answers(data, "d.csv", csv="new", given=cells, reviewer="me")
+    again, _ = read_answers(data, "d.csv", csv="new", given=cells.get, reviewer="me")
     assert again[0].event_id == answer.event_id
 
 
 def test_a_plain_table_of_values_is_enough() -> None:
-    (answer,), problems = read_answers(b"image,label,value\na,sea,0\n", "d.csv", csv="c", given={CELL: 1}, reviewer="me")
+    (answer,), problems = read_answers(b"image,label,value\na,sea,0\n", "d.csv", csv="c", given={CELL: 1}.get, reviewer="me")
     assert (answer.verdict, answer.reviewer, problems) == ("change", "me", [])
     with pytest.raises(PanoramaError, match=r"no column label, value; expected at least image, label and value"):
-        read_answers(b"image,x\na,1\n", "d.csv", csv="c", given={}, reviewer="")
+        read_answers(b"image,x\na,1\n", "d.csv", csv="c", given={}.get, reviewer="")
 
 
 # ---- the store

@@ -339,3 +339,19 @@ def test_the_recipe_brings_its_own_numbers_and_the_cache_says_its_size(seed_fold
     sound(app)
     assert app.number_input(key="ef-seed").value == 100
     assert app.selectbox(key="schedule-seed").value == "constant"
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.usefixtures("finished")
+def test_where_a_login_is_configured_nothing_is_shown_before_it(name: str) -> None:
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    provider = {"client_id": "a", "client_secret": "b", "server_metadata_url": "http://127.0.0.1:9/openid"}
+    app.secrets["auth"] = {"redirect_uri": "http://127.0.0.1:8501/oauth2callback", "cookie_secret": "c"} | provider
+    app.run()
+    if name != "start":
+        app.switch_page(f"pages/{name}.py").run()
+    sound(app)
+    assert [button.label for button in app.button] == ["Log in"]
+    assert not app.get("bidi_component")
+    assert not app.selectbox
+    assert "pn-" not in words(app)

@@ -76,14 +76,18 @@ def login_is_configured() -> bool:
 
 def login_name() -> str:
     """Who is logged in, by e-mail address or else by name; "" where no login is configured, or nobody is."""
-    if not login_is_configured() or not st.user.is_logged_in:
+    if not login_is_configured() or not _is_logged_in():
         return ""
     return str(st.user.get("email") or st.user.get("name") or st.user.get("sub") or "")
 
 
+def _is_logged_in() -> bool:
+    return bool(getattr(st.user, "is_logged_in", False))
+
+
 def _require_login() -> None:
     """Where a login is configured, ends the page of somebody who is not logged in."""
-    if login_is_configured() and not st.user.is_logged_in:
+    if login_is_configured() and not _is_logged_in():
         st.title("panorama")
         st.write("Log in to go on. Decisions are signed with the name you log in with.")
         st.button("Log in", type="primary", key="log-in", on_click=st.login)
