@@ -3,7 +3,7 @@
 Two series never differ by colour alone: they also differ by dash or shape, and are named beside the line or in a legend.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -186,11 +186,14 @@ def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyCha
     return alt.layer(cells, text).properties(height=alt.Step(30))
 
 
-def probability_bars(labels: Sequence[str], probabilities: Sequence[float], threshold: float) -> AnyChart:
-    """One bar a label, 0 to 1; labels over the threshold filled and in bold words, the threshold a line."""
+def probability_bars(
+    labels: Sequence[str], probabilities: Sequence[float], thresholds: Sequence[float] | None, *,
+    predicted: Collection[str], beside: Mapping[str, float] | None = None,
+) -> AnyChart:  # fmt: skip
+    """One bar a label, 0 to 1: predicted labels are filled and ticked, each threshold a short line (None: none), `beside` another model's answers."""
     table = pd.DataFrame({"label": list(labels), "probability": list(probabilities)})
-    table["predicted"] = np.where(table["probability"] > threshold, "predicted", "not predicted")
-    table["text"] = [f"{p:.2f}" + (" ✓" if p > threshold else "") for p in table["probability"]]
+    table["predicted"] = ["predicted" if label in predicted else "not predicted" for label in labels]
+    table["text"] = [f"{p:.2f}" + (" ✓" if label in predicted else "") for label, p in zip(labels, probabilities, strict=True)]
     y = alt.Y("label:N", title=None, sort=list(labels), axis=alt.Axis(labelLimit=200))
     x = alt.X(
         "probability:Q",
@@ -201,14 +204,19 @@ def probability_bars(labels: Sequence[str], probabilities: Sequence[float], thre
     colour = alt.Color(
         "predicted:N", legend=None, scale=alt.Scale(domain=["predicted", "not predicted"], range=[VALIDATION, "#9aa7ad"])
     )
-    bars = (
-        alt.Chart(table)
-        .mark_bar(height={"band": 0.65})
-        .encode(y=y, x=x, color=colour, tooltip=["label:N", alt.Tooltip("probability:Q", format=".3f"), "predicted:N"])
-    )
-    text = alt.Chart(table).mark_text(align="left", dx=4, color="gray").encode(y=y, x=x, text="text:N")
-    rule = alt.Chart(pd.DataFrame({"threshold": [threshold]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="threshold:Q")
-    return alt.layer(bars, text, rule).properties(height=alt.Step(26))
+    tooltip = ["label:N", alt.Tooltip("probability:Q", format=".3f"), "predicted:N"]
+    layers = [
+        alt.Chart(table).mark_bar(height={"band": 0.65}).encode(y=y, x=x, color=colour, tooltip=tooltip),
+        alt.Chart(table).mark_text(align="left", dx=4, color="gray").encode(y=y, x=x, text="text:N"),
+    ]
+    if thresholds is not None:
+        lines = pd.DataFrame({"label": list(labels), "probability": list(thresholds)})
+        layers.append(alt.Chart(lines).mark_tick(thickness=2, color="gray", bandSize=22).encode(y=y, x=x))
+    if beside:
+        known = pd.DataFrame([{"label": label, "probability": beside[label]} for label in labels if label in beside])
+        if len(known):
+            layers.append(alt.Chart(known).mark_point(size=90, color=TRAINING, strokeWidth=2.5).encode(y=y, x=x))
+    return alt.layer(*layers).properties(height=alt.Step(26))
 
 
 def label_scores(rows: Sequence[Mapping[str, Any]]) -> AnyChart:

@@ -146,6 +146,43 @@ def best_threshold(target: npt.NDArray[np.int8], probability: npt.NDArray[np.flo
     return float((p[best] + (p[best + 1] if best + 1 < len(p) else 0.0)) / 2)
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """Log-odds become slope * log-odds + shift. n_cells: on how many it was fitted."""
+
+    slope: float
+    shift: float
+    n_cells: int
+
+    def __call__(self, probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+        """The probabilities, any shape, calibrated; the order of each label's stays."""
+        p = np.clip(np.asarray(probabilities, np.float64), 1e-6, 1 - 1e-6)
+        scaled: npt.NDArray[np.float64] = 1 / (1 + np.exp(-(self.slope * np.log(p / (1 - p)) + self.shift)))
+        return scaled
+
+
+def platt_scaling(targets: Targets, probabilities: Probabilities) -> Scaling | None:
+    """Logistic regression of the truth on the log-odds, all labels together (Platt 1999, with his smoothed targets); None with one value only.
+
+    A slope that would turn the order around is 0.01: then the probabilities say next to nothing.
+    """
+    y, p = targets.ravel().astype(np.float64), np.clip(probabilities.ravel().astype(np.float64), 1e-6, 1 - 1e-6)
+    positives, negatives = y.sum(), (1 - y).sum()
+    if not positives or not negatives:
+        return None
+    goal = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    x = np.stack([np.log(p / (1 - p)), np.ones(len(p))], 1)
+    weights = np.array([1.0, 0.0])
+    for _ in range(100):
+        q = 1 / (1 + np.exp(-x @ weights))
+        hessian = (x.T * (q * (1 - q))) @ x + 1e-9 * np.eye(2)
+        step = np.linalg.solve(hessian, x.T @ (q - goal))
+        weights -= step * min(1.0, 2.0 / max(1e-12, float(np.abs(step).max())))
+        if np.abs(step).max() < 1e-10:
+            break
+    return Scaling(max(0.01, float(weights[0])), float(weights[1]), len(y))
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

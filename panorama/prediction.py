@@ -16,11 +16,25 @@ from panorama.checkpoint import ModelCard, load_model
 from panorama.features import batch_size
 from panorama.folding import for_inference
 from panorama.images import PictureError, open_rgb, square
-from panorama.model import Classifier
+from panorama.model import Classifier, class_activation, feature_map
 
 _Decoded = npt.NDArray[np.uint8] | str
 _DECODERS = 2
 _BATCHES_AHEAD = 2
+WIDE = 2.0  # times as wide as high: from here on a picture gets a strip
+_WINDOW_SHAPE, _WINDOWS_OVERLAP, _MOST_WINDOWS = 1.5, 0.5, 48
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Where along a wide picture the labels are seen: windows as high as the picture, from left to right, each judged by itself.
+
+    lefts, rights: (n_windows,) shares of the width, in [0, 1]. probabilities: (n_windows, n_labels).
+    """
+
+    lefts: npt.NDArray[np.float64]
+    rights: npt.NDArray[np.float64]
+    probabilities: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,8 @@ class Predictor:
         self.where = hardware.device()
         self._model, self._card = for_inference(model).to(self.where), card
         self.labels, self.threshold, self.sha256 = card.labels, card.threshold, card.sha256
+        with torch.inference_mode():
+            self._place = feature_map(self._model, card.image_size)
 
     @classmethod
     def load(cls, run: Path) -> "Predictor":
@@ -58,6 +74,26 @@ class Predictor:
                 if len(waiting) > _BATCHES_AHEAD:
                     names, futures = waiting.pop(0)
                     yield from self._answers(names, [future.result() for future in futures])
+
+    @torch.inference_mode()
+    def heat(self, image: Image.Image) -> npt.NDArray[np.float32] | None:
+        """(n_labels, height, width) how likely each label is at each place of the picture, 0 to 1; None for backbones that have no such map."""
+        if self._place is None:
+            return None
+        x = preprocessing.for_evaluation(torch.from_numpy(square(image, self._side))[None].to(self.where), self._card.image_size)
+        _, places = class_activation(self._model, self._place, x)
+        return torch.sigmoid(places[0]).cpu().numpy()
+
+    def strip(self, image: Image.Image) -> Strip | None:
+        """Where along the width the labels are seen; None for a picture less than twice as wide as high.
+
+        Squeezed to a square, a small sea at the end of a panorama is a few pixels wide; in a window of its own it is a sea.
+        """
+        if image.width < WIDE * image.height:
+            return None
+        lefts, rights = windows(image.width / image.height)
+        edges = zip((lefts * image.width).round().astype(int), (rights * image.width).round().astype(int), strict=True)
+        return Strip(lefts, rights, self.predict_images([image.crop((left, 0, right, image.height)) for left, right in edges]))
 
     @property
     def _side(self) -> int:
@@ -83,6 +119,17 @@ class Predictor:
             return np.zeros((0, len(self.labels)), np.float32)
         x = preprocessing.for_evaluation(torch.from_numpy(np.stack(squares)).to(self.where), self._card.image_size)
         return torch.sigmoid(self._model(x)).cpu().numpy()
+
+
+def windows(aspect: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Left and right ends, as shares of the width, of overlapping windows one and a half times as wide as high that cover a picture.
+
+    aspect: width over height, more than 1.5. At most 48 windows: those of a longer picture are wider.
+    """
+    width = max(_WINDOW_SHAPE / aspect, 1 / (1 + (_MOST_WINDOWS - 1) * (1 - _WINDOWS_OVERLAP)))
+    n = 1 + int(np.ceil((1 - width) / (width * (1 - _WINDOWS_OVERLAP)) - 1e-9))
+    lefts = np.linspace(0, 1 - width, n)
+    return lefts, lefts + width
 
 
 def _chunks(sources: Iterable[tuple[str, Path | bytes]], size: int) -> Iterator[list[tuple[str, Path | bytes]]]:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads cost more than they bring
+settings.register_profile("panorama", deadline=None)  # a shared machine pauses when it likes; timings belong in benchmarks/
+settings.load_profile("panorama")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 

@@ -120,3 +120,42 @@ def test_calibration_agrees_with_scikit_learn_and_of_nothing_is_none() -> None:
     np.testing.assert_allclose([b.carried for b in found.bins], carried)
     np.testing.assert_allclose([b.said for b in found.bins], said)
     assert metrics.calibration(np.zeros((0, 2), np.int8), np.zeros((0, 2))) is None
+
+
+def test_platt_scaling_finds_the_scale_that_made_the_probabilities_wrong() -> None:
+    """Log-odds made three times too large and shifted by one: calibrated by a third of them."""
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 1.5, (4000, 5))
+    targets = (rng.random(true.shape) < 1 / (1 + np.exp(-true))).astype(np.int8)
+    found = metrics.platt_scaling(targets, 1 / (1 + np.exp(-(3 * true + 1))))
+    assert found is not None
+    assert (found.slope, found.shift) == (pytest.approx(1 / 3, abs=0.02), pytest.approx(-1 / 3, abs=0.04))
+    assert found(np.array([0.0, 1.0])) == pytest.approx([0, 1], abs=0.05)
+    assert found.n_cells == 20_000
+
+
+def test_platt_scaling_is_a_logistic_regression_on_the_log_odds() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(1)
+    p = rng.uniform(0.05, 0.95, (500, 4))
+    targets = (rng.random(p.shape) < p**2).astype(np.int8)
+    found = metrics.platt_scaling(targets, p)
+    x = np.log(p / (1 - p)).reshape(-1, 1)
+    reference = LogisticRegression(C=np.inf, tol=1e-10).fit(x, targets.ravel())
+    assert found is not None
+    assert found.slope == pytest.approx(float(reference.coef_[0, 0]), abs=0.02), "all but the smoothed targets"
+    assert found.shift == pytest.approx(float(reference.intercept_[0]), abs=0.02)
+
+
+def test_platt_scaling_of_separated_reversed_or_constant_answers_is_defined() -> None:
+    p = np.array([[0.1], [0.2], [0.8], [0.9]])
+    targets = np.array([[0], [0], [1], [1]], np.int8)
+    found = metrics.platt_scaling(targets, p)
+    assert found is not None
+    assert np.isfinite([found.slope, found.shift]).all()
+    reversed_ = metrics.platt_scaling(1 - targets, p)
+    assert reversed_ is not None
+    assert reversed_.slope == 0.01
+    assert metrics.platt_scaling(np.zeros((3, 2), np.int8), np.full((3, 2), 0.5)) is None
+    assert metrics.platt_scaling(np.zeros((0, 2), np.int8), np.zeros((0, 2))) is None

@@ -1,0 +1,74 @@
+"""Where labels are seen in a picture and along it, against the model's own answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import patch_picture
+from PIL import Image
+
+from panorama.checkpoint import ModelCard
+from panorama.model import build
+from panorama.prediction import WIDE, Predictor, windows
+from panorama.ui.predicting import where_in_words
+
+LABELS = ("red", "green", "blue")
+
+
+def a_predictor(backbone: str = "mobilenet_v2") -> Predictor:
+    model = build(backbone, len(LABELS), seed=3).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(20)
+    return Predictor(model, ModelCard(backbone, LABELS, 96, 0.5, "none"))
+
+
+def test_the_places_of_a_map_average_to_the_models_own_log_odds() -> None:
+    predictor = a_predictor()
+    picture = patch_picture(["red"], 1, (200, 150))
+    heat = predictor.heat(picture)
+    assert heat is not None
+    assert heat.shape == (3, 3, 3)
+    logits = np.log(heat / (1 - heat)).mean((1, 2))
+    (p,) = predictor.predict_images([picture])
+    assert logits == pytest.approx(np.log(p / (1 - p)), abs=1e-3)
+
+
+def test_a_backbone_without_a_last_map_has_no_heat() -> None:
+    assert a_predictor("vgg11").heat(patch_picture([], 1, (100, 100))) is None
+
+
+@pytest.mark.parametrize("aspect", [2.0, 2.5, 6.0, 20.0, 1000.0])
+def test_windows_cover_the_picture_and_each_other_by_half(aspect: float) -> None:
+    lefts, rights = windows(aspect)
+    assert (lefts[0], rights[-1]) == (0, pytest.approx(1))
+    assert np.all(lefts[1:] <= (lefts[:-1] + rights[:-1]) / 2 + 1e-9)
+    assert np.all(rights - lefts >= 1.5 / aspect - 1e-9)
+    assert 2 <= len(lefts) <= 48
+
+
+def test_a_window_says_what_the_model_says_of_that_part_alone() -> None:
+    predictor = a_predictor()
+    wide = Image.new("RGB", (600, 100))
+    for place, labels in enumerate((["red"], [], ["blue"], ["green"])):
+        wide.paste(patch_picture(labels, place, (150, 100)), (150 * place, 0))
+    strip = predictor.strip(wide)
+    assert strip is not None
+    for left, right, p in zip(strip.lefts, strip.rights, strip.probabilities, strict=True):
+        part = wide.crop((round(left * 600), 0, round(right * 600), 100))
+        assert p == pytest.approx(predictor.predict_images([part])[0], abs=1e-5)
+    assert predictor.strip(wide.crop((0, 0, round(100 * WIDE) - 1, 100))) is None
+
+
+def test_the_words_say_where_a_label_is_seen(tmp_path: Path) -> None:
+    del tmp_path
+    strip = a_predictor().strip(Image.new("RGB", (600, 100)))
+    assert strip is not None
+    n = len(strip.lefts)
+    assert n == 7, "width 1/4, steps of 1/8"
+    assert (
+        where_in_words(strip, np.float32([0.9, 0.8, 0, 0, 0, 0.6, 0.2]))
+        == "0% to 38% of the width, 62% to 88% of the width; at most 0.90"
+    )
+    assert where_in_words(strip, np.float32([0.5] * n)) == "nowhere over 0.5; at most 0.50"
+    assert where_in_words(strip, np.float32([0.75] * n)) == "all along, at most 0.75"
