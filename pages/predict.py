@@ -155,7 +155,11 @@ for position, (answer, another, data) in enumerate(read[ui.pager(len(read), 12, 
         if strip is not None:
             st.html(strip_html(model.labels, strip))
         said = [label for label, p, limit in zip(model.labels, answer.probabilities, limits, strict=True) if p > limit]
-        bars.markdown(f"**{ui.text(answer.name)}**: {ui.text(', '.join(said)) or 'no label'}")
+        whole = ui.text(", ".join(said)) or "no label"
+        if strip is not None:
+            along = [label for label, p, limit in zip(model.labels, strip.probabilities.max(0), limits, strict=True) if p > limit]
+            whole = f"{ui.text(', '.join(along)) or 'no label'} along it; squeezed into one look: {whole}"
+        bars.markdown(f"**{ui.text(answer.name)}**: {whole}")
         shown = scale(answer.probabilities) if calibrated and scale is not None else answer.probabilities
         marks = None if calibrated else limits
         told = {}
