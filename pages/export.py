@@ -1,27 +1,42 @@
 """Take the corrected CSV home: exactly which lines change, what conflicts, the change log, decisions in and out."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from panorama import runs, ui
-from panorama.datasets import corrected_csvs
-from panorama.decisions import change_log, corrections, decisions_csv, read_answers
+from panorama.datasets import SheetPart, corrected_csvs
+from panorama.decisions import Cell, change_log, corrections, decisions_csv, read_answers
 from panorama.errors import PanoramaError
-from panorama.export import bundle, drift, preview
+from panorama.export import ChangedLine, bundle, drift, preview
+from panorama.runs import Run
 from panorama.ui import review
 
 ui.ensure_entrypoint()
 
 run = ui.choose_run(needs="suspects.csv", title="Export")
 home = runs.workspace()
+
+
+@st.cache_resource(show_spinner="Reading the CSV", max_entries=3)
+def sheets(folder: str) -> tuple[SheetPart, ...]:
+    """The run's own copies of the CSVs, which nothing changes; read once for the server."""
+    return Run(Path(folder)).sheets()
+
+
+@st.cache_resource(show_spinner="Writing the corrections", max_entries=2)
+def corrected(folder: str, last_decision: int, _wanted: dict[Cell, int]) -> tuple[dict[str, bytes], list[ChangedLine]]:
+    """The corrected CSVs and the lines that change, as of the last decision."""
+    del last_decision  # part of the cache key, as what it stands for is too large for one
+    return corrected_csvs(sheets(folder), _wanted), preview(sheets(folder), _wanted)
+
+
 try:
     desk = review.desk_of(run)
     store, fold = desk.store, desk.fold
-    parts = run.sheets()
     changes = sorted((d for d in fold.standing.values() if d.verdict == "change"), key=lambda d: -d.id)
-    wanted = corrections(changes)
-    contents = corrected_csvs(parts, wanted)
-    lines = preview(parts, wanted)
-    moved = drift(run.source, parts, changes)
+    contents, lines = corrected(str(run.folder), fold.last_id, corrections(changes))
+    moved = drift(run.source, sheets(str(run.folder)), changes)
 except PanoramaError as error:
     ui.show_error(error)
     st.stop()

@@ -649,8 +649,9 @@ def _tag_edits(
 
 
 def read_decisions(data: bytes, name: str) -> dict[tuple[str, str], int]:
-    """(image, label) -> 0 or 1 from a CSV with the columns image, label and value; other columns are ignored.
+    """(image, label) -> 0 or 1 from a CSV with the columns image, label and value, such as the app's own decisions.csv.
 
+    Of other columns two are known: rows whose `verdict` is skip decide nothing, and one whose `way` is settled counts instead of the cell's others.
     CsvError, with the line, for a missing column, an empty name, a value that is neither, or two rows that disagree.
     """
     table = parse_csv(data, name)
@@ -660,11 +661,18 @@ def read_decisions(data: bytes, name: str) -> dict[tuple[str, str], int]:
         message = f"there is no column {' and no column '.join(missing)}; expected image, label and value, found {found}."
         raise csv_error(name, table.header_line, f"{message} Rename or add the columns.")
     columns = [header.index(column) for column in ("image", "label", "value")]
+    verdict, way = (header.index(column) if column in header else None for column in ("verdict", "way"))
     decisions: dict[tuple[str, str], int] = {}
     decided_on: dict[tuple[str, str], int] = {}
+    settled = {
+        (values[columns[0]].strip(), values[columns[1]].strip())
+        for values in map(table.values, range(table.n_records)) if way is not None and values[way].strip() == "settled"
+    }  # fmt: skip
     for record, line in enumerate(table.lines.tolist()):
         values = table.values(record)
         image, label, word = (values[column].strip() for column in columns)
+        if verdict is not None and values[verdict].strip() == "skip":
+            continue
         value = _MEANING.get(word.lower(), (-1, ""))[0]
         if not any(value.strip() for value in values):
             continue
@@ -672,7 +680,10 @@ def read_decisions(data: bytes, name: str) -> dict[tuple[str, str], int]:
             raise csv_error(name, line, f"there is no {'label' if image else 'image'}; expected one in every row. Write it.")
         if value < 0:
             raise csv_error(name, line, f"the value of {label} for {image} is {shown(word)}; expected 0 or 1. Correct it.")
-        if decisions.setdefault((image, label), value) != value:
+        if (image, label) in settled:
+            if way is not None and values[way].strip() == "settled":
+                decisions[image, label] = value
+        elif decisions.setdefault((image, label), value) != value:
             message = f"{label} for {image} is {value} here and {1 - value} on line {decided_on[image, label]}"
             raise csv_error(name, line, f"{message}; expected one decision. Remove the wrong row.")
         decided_on.setdefault((image, label), line)

@@ -782,3 +782,11 @@ def test_the_separator_is_told_from_a_header_longer_than_the_sample():
     names = [f"label{n}" for n in range(10_000)]
     table = parse_csv(f"fname;{';'.join(names)}\n1.jpg;{';'.join('0' * 10_000)}\n".encode(), "a.csv")
     assert table.header == ("fname", *names)
+
+
+def test_the_apps_own_decisions_are_read_with_skips_and_settlements() -> None:
+    head = b"image,label,given,verdict,value,reviewer,way\n"
+    rows = b"a,sea,0,change,1,ada,cell\na,sea,0,keep,0,bob,cell\na,sea,0,keep,0,eve,settled\nb,sea,0,skip,,ada,cell\nc,sea,1,change,0,ada,grid\n"
+    assert read_decisions(head + rows, "decisions.csv") == {("a", "sea"): 0, ("c", "sea"): 0}
+    with pytest.raises(CsvError, match="sea for a is 0 here and 1 on line 2"):
+        read_decisions(head + rows.replace(b"settled", b"cell"), "decisions.csv")
