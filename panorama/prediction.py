@@ -80,7 +80,9 @@ class Predictor:
         """(n_labels, height, width) how likely each label is at each place of the picture, 0 to 1; None for backbones that have no such map."""
         if self._place is None:
             return None
-        x = preprocessing.for_evaluation(torch.from_numpy(square(image, self._side))[None].to(self.where), self._card.image_size)
+        x = preprocessing.for_evaluation(
+            torch.from_numpy(np.array(square(image, self._side)))[None].to(self.where), self._card.image_size
+        )
         _, places = class_activation(self._model, self._place, x)
         return torch.sigmoid(places[0]).cpu().numpy()
 

@@ -26,12 +26,9 @@ from panorama.worker import run as work
 
 
 @pytest.fixture
-def finished(seed_folder: Callable[..., Path], home: Path) -> Run:
+def finished(trained: Callable[..., Run]) -> Run:
     """A complete run on a data set whose first training image has a wrong label."""
-    source = with_layouts(find_source(seed_folder(24, 12)))
-    run = runs.create(load(source, home), TrainConfig(**{**QUICK, "fold_models": "heads"}), home)
-    assert work(run.folder) == "complete"
-    return run
+    return trained(24, 12)
 
 
 def decide(run: Run, home: Path, *cells: tuple[str, str, str], control: bool = False) -> ReviewStore:

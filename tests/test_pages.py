@@ -55,13 +55,9 @@ def words(app: AppTest) -> str:
 
 
 @pytest.fixture
-def finished(seed_folder: Callable[..., Path], home: Path) -> Run:
+def finished(trained: Callable[..., Run]) -> Run:
     """A workspace with a data set and a complete run on it."""
-    source = with_layouts(find_source(seed_folder()))
-    remember(home, source)
-    run = runs.create(load(source, home), TrainConfig(**{**QUICK, "fold_models": "heads"}), home)
-    assert work(run.folder) == "complete"
-    return run
+    return trained()
 
 
 @pytest.mark.parametrize("name", PAGES)

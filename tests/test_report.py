@@ -73,13 +73,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def finished(seed_folder: Callable[..., Path], home: Path) -> Run:
-    root = seed_folder(24, 12)
-    (root / "train" / "train_003.jpg").write_bytes(b"not a picture")
-    source = with_layouts(find_source(root))
-    run = runs.create(load(source, home), TrainConfig(**{**QUICK, "fold_models": "heads"}), home)
-    assert work(run.folder) == "complete"
-    return run
+def finished(trained: Callable[..., Run]) -> Run:
+    return trained(24, 12, unreadable="train_003.jpg")
 
 
 def written(run: Run, home: Path) -> tuple[report.Report, bytes]:

@@ -10,29 +10,18 @@ from pathlib import Path
 
 import pytest
 from browser import browser, no_traceback, server, settled
-from conftest import QUICK
 from keys import BURST, LAST_SAVED, ROOT_SCRIPT, press_and_watch, shown_picture, what_is_stored
 from playwright.sync_api import Browser, Page, expect
 
-from panorama import runs
-from panorama.config import TrainConfig
-from panorama.datasets import load
-from panorama.finding import find_source, with_layouts
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
-from panorama.worker import run as work
-from panorama.workspace import remember
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture
-def finished(seed_folder: Callable[..., Path], home: Path) -> Run:
-    source = with_layouts(find_source(seed_folder(48, 16)))
-    remember(home, source)
-    run = runs.create(load(source, home), TrainConfig(**{**QUICK, "fold_models": "heads"}), home)
-    assert work(run.folder) == "complete"
-    return run
+def finished(trained: Callable[..., Run]) -> Run:
+    return trained()
 
 
 @pytest.fixture

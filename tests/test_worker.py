@@ -98,6 +98,7 @@ def test_neighbours_of_suspects_are_other_images_nearest_first_and_copies_are_ma
     assert ("train_000.jpg", "train_001.jpg") in copies
 
 
+@pytest.mark.slow
 def test_the_test_split_is_measured_but_decides_nothing(seed_folder: Callable[..., Path], home: Path) -> None:
     """Other test labels change the figures on the test split and not one weight."""
     folder = seed_folder()
@@ -199,6 +200,7 @@ def test_a_second_training_in_the_workspace_is_refused_in_words(seed_folder: Cal
     assert not second.has("events.jsonl")
 
 
+@pytest.mark.slow
 def test_stop_and_resume_from_the_command_line(seed_folder: Callable[..., Path], home: Path) -> None:
     run = new_run(seed_folder(), home, epochs_finetuning=50, patience_finetuning=50)
     process = start(run)
@@ -228,6 +230,7 @@ def test_a_picture_that_vanishes_ends_the_run_with_its_name(seed_folder: Callabl
     assert "changed" in run.history().message
 
 
+@pytest.mark.slow
 def test_after_training_the_model_is_better_than_before(seed_folder: Callable[..., Path], home: Path) -> None:
     """The labels are visible colours: a model that learns nothing stays near the share of positives."""
     run = new_run(
