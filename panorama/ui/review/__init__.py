@@ -142,16 +142,16 @@ def _figures(desk: Desk, view: View) -> None:
     fold = desk.fold
     verdicts = Counter(d.verdict for d in fold.standing.values())
     entries: list[tuple[str, object] | tuple[str, object, str]] = [
-        ("To decide", f"{desk.waiting(view.filters, view.who.name):,}", "cells with these filters"),
-        ("Decided", f"{verdicts['keep'] + verdicts['change']:,}", f"{verdicts['change']:,} to change, {verdicts['keep']:,} kept"),
+        ("To decide", f"{desk.waiting(view.filters, view.who.name):,}", "with these filters"),
+        ("Decided", f"{verdicts['keep'] + verdicts['change']:,}", f"{verdicts['change']:,} changed, {verdicts['keep']:,} kept"),
     ]
     n, wrong = desk.expected_wrong(view.filters, view.who, 20)
     if n and not view.blind:
         about = f"about {wrong:.0f}" if wrong >= 0.5 else "hardly any"
-        entries.append((f"Of the next {n}", about, f"{'is' if round(wrong) == 1 else 'are'} wrong, by their doubts"))
+        entries.append((f"Of the next {n}", about, "is wrong" if round(wrong) == 1 else "are wrong"))
     if desk.queue.has_evidence and not view.blind:
         expected, low, high = in_all(desk.errors())
-        entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f} in the CSV"))
+        entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f}"))
     if fold.conflicts:
         entries.append(("Conflicts", f"{len(fold.conflicts):,}", "reviewers disagree"))
     ui.facts(*entries, small=True)

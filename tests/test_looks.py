@@ -1,0 +1,336 @@
+"""Every page in every state, looked at: pictures in tests/screenshots for people, axe-core for who reads with other senses, and the room there is.
+
+The names of the pictures are page-state-theme-width.png. Each is as high as its page, so that one glance shows all of it.
+"""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import browser, no_traceback, server, settled
+from conftest import COLOURS, QUICK, ROOT, patch_picture
+from keys import ROOT_SCRIPT
+from playwright.sync_api import Page, expect
+
+from panorama import runs
+from panorama.config import TrainConfig
+from panorama.datasets import load
+from panorama.decisions import Answer, Verdict
+from panorama.finding import find_source, with_layouts
+from panorama.reviewfiles import open_queue
+from panorama.reviews import ReviewStore
+from panorama.runs import Run
+from panorama.worker import run as work
+from panorama.workspace import remember
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+FOLDER = ROOT / "tests" / "screenshots"
+PAGES = ["start", "dataset", "train", "sanity_check", "review", "export", "effect", "predict", "report"]
+LONG_LABEL = (
+    "a label that somebody wrote as a whole sentence, with everything one should know of it, e.g. boats (sail or motor) at sea"
+)
+LONG_NAME = "_".join(["holiday", "from", "the", "lighthouse"] * 5)[:116] + ".jpg"
+LABELS = [*COLOURS, LONG_LABEL, *(f"label {n:02}" for n in range(5, 21))]
+UNREADABLE = "train_009.jpg"
+
+# What Streamlit's own widgets do and no setting changes: rule, what its selector matches, why it stays. None of it is in an element of ours.
+KNOWN: list[tuple[str, str, str]] = []
+
+
+@dataclass(frozen=True)
+class World:
+    """A finished run in a workspace, the app on it, and one page of a browser: what it has loaded once it need not load again."""
+
+    run: Run
+    home: Path
+    address: str
+    page: Page
+
+    @property
+    def store(self) -> ReviewStore:
+        return ReviewStore(self.home / "reviews.sqlite")
+
+
+def draw_pictures(root: Path) -> Path:
+    """Twenty labels, one of 120 characters; a file name as long, a picture six times as wide as high, a tiny one."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 16)):
+        (root / split).mkdir(parents=True)
+        lines = ["file," + ",".join(f'"{label}"' for label in LABELS)]
+        for i in range(count):
+            bits = (rng.random(len(LABELS)) < 0.4).astype(int)
+            name, size = f"{split}_{i:03}.jpg", (720, 540)
+            if split == "train" and i < 3:
+                name, size = [(LONG_NAME, size), ("wide.jpg", (1800, 300)), ("tiny.png", (32, 24))][i]
+            picture = patch_picture([c for c, bit in zip(COLOURS, bits, strict=False) if bit], i + 500 * count)
+            picture.resize(size, 0).save(root / split / name)
+            lines.append(",".join([name, *map(str, bits)]))
+        (root / f"{split}_label.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def world(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    home = tmp_path_factory.mktemp("looks")
+    source = with_layouts(find_source(draw_pictures(home / "pictures")))
+    remember(home, source)
+    config = TrainConfig(**{**QUICK, "image_size": 64, "fold_models": "heads", "epochs_finetuning": 1})
+    run = runs.create(load(source, home), config, home)
+    assert work(run.folder) == "complete"
+    assert run.has("heat.npy")
+    (source.root / "train" / UNREADABLE).write_bytes(b"not a picture any more")
+    FOLDER.mkdir(exist_ok=True)
+    with server(home) as (address, _), browser(chromium) as opened:
+        page = opened.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce").new_page()
+        yield World(run, home, address, page)
+
+
+def decide(world: World) -> None:
+    """Two people: they agree, they disagree, a control, a note, and some corrections."""
+    queue = open_queue(world.run)
+    names = [(*queue.name(cell), int(queue.given[cell])) for cell in range(14)]
+
+    def answer(n: int, verdict: Verdict, who: str, note: str = "", control: bool = False) -> Answer:
+        return Answer(*names[n], verdict, who, 0.4, 0.5, world.run.id, note, control=control)
+
+    world.store.apply(
+        world.run.fingerprint,
+        [
+            *(answer(n, "change" if n % 2 else "keep", who) for n in range(6) for who in ("Ada", "Bob")),
+            *(answer(n, "change" if n % 3 else "keep", "Ada", "hard to see; " * (n - 6)) for n in range(6, 10)),
+            answer(10, "keep", "Ada", control=True), answer(11, "change", "Bob", control=True), answer(12, "skip", "Bob"),
+            answer(13, "keep", "Ada", "I see none"), answer(13, "change", "Bob", "behind the rocks, on the left"),
+        ],
+    )  # fmt: skip
+
+
+# --- what is looked at ---------------------------------------------------------------------------------------------------
+
+
+def drawn(page: Page) -> None:
+    """The script has ended, and pictures and charts stand."""
+    settled(page)
+    page.wait_for_function(
+        '() => !document.querySelector(\'[data-testid="stSkeleton"], [data-testid="stSpinner"]\') && [...document.images].every((one) => one.complete)',
+        timeout=30_000,
+    )
+
+
+def review_drawn(page: Page) -> None:
+    page.wait_for_function(
+        f"() => {{ const r = {ROOT_SCRIPT}; return r && r.querySelector('h2') && [...r.querySelectorAll('img')].every((i) => i.complete); }}",
+        timeout=30_000,
+    )
+    drawn(page)
+
+
+def frame(page: Page, width: int, theme: str) -> None:
+    """Shows the page in a window as high as the page."""
+    page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 900})
+    drawn(page)
+    height = page.evaluate("document.querySelector('[data-testid=\"stMainBlockContainer\"]').getBoundingClientRect().height")
+    page.set_viewport_size({"width": width, "height": min(4000, max(900, int(height) + 40))})
+    drawn(page)
+
+
+def violations(page: Page, *rules: str) -> list[str]:
+    """What axe-core holds against the page by these rules, or else by all, of impact serious or critical: rule, selector, text."""
+    if not page.evaluate("Boolean(window.axe)"):
+        page.evaluate(Axe().axe_script)
+    only = {"runOnly": {"type": "rule", "values": rules}} if rules else {}
+    response = page.evaluate("(options) => axe.run(options)", {"resultTypes": ["violations"], "preload": False, **only})
+    found = []
+    for violation in response["violations"]:
+        if violation["impact"] not in ("serious", "critical"):
+            continue
+        for node in violation["nodes"]:
+            selector = " >>> ".join(part if isinstance(part, str) else " ".join(part) for part in node["target"])
+            if not any(rule == violation["id"] and re.search(pattern, selector) for rule, pattern, _ in KNOWN):
+                found.append(
+                    f"{violation['id']} ({violation['impact']}): {selector}\n    {node['html'][:300]}\n    {node['failureSummary'][:300]}"
+                )
+    return found
+
+
+def sideways(page: Page) -> list[str]:
+    """Elements that make the page scroll sideways."""
+    found: list[str] = page.evaluate("""() => {
+        const main = document.querySelector('[data-testid="stMain"]');
+        if (main.scrollWidth <= main.clientWidth && document.documentElement.scrollWidth <= innerWidth) return [];
+        const wide = [...main.querySelectorAll('*')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1);
+        return ['the page', ...wide.slice(-3).map((e) => e.outerHTML.slice(0, 200))];
+    }""")
+    return found
+
+
+def look(
+    page: Page, name: str, *, themes: tuple[str, ...] = ("light", "dark"), widths: tuple[int, ...] = (1440, 800)
+) -> list[str]:
+    """Takes the pictures of a state; what is wrong with it, in words."""
+    wrong = []
+    for theme in themes:
+        for width in widths:
+            shown = f"{name}-{theme}-{width}"
+            frame(page, width, theme)
+            no_traceback(page)
+            page.screenshot(path=FOLDER / f"{shown}.png")
+            if theme == "light":
+                wrong += [f"{shown}: {one}" for one in violations(page)]
+            elif width == 1440:  # the other theme has the same elements, in other colours
+                wrong += [f"{shown}: {one}" for one in violations(page, "color-contrast", "link-in-text-block")]
+            if width < 1440:
+                wrong += [f"{shown} scrolls sideways: {one}" for one in sideways(page)]
+    return wrong
+
+
+def visit(world: World, path: str) -> Page:
+    page = world.page
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(f"{world.address}/{path}")
+    (review_drawn if path.startswith("review") and "people" not in path else drawn)(page)
+    return page
+
+
+def look_at(world: World, path: str, name: str, act: Callable[[Page], None] | None = None) -> list[str]:
+    """One state of one page: by its address, and what somebody does there."""
+    page = visit(world, path)
+    if act is not None:
+        act(page)
+        drawn(page)
+    return look(page, name)
+
+
+def none(wrong: list[str]) -> None:
+    assert not wrong, "\n".join(wrong)
+
+
+def blind(page: Page) -> None:
+    page.get_by_role("button", name="Blind, controls").click()
+    page.get_by_text("Blind", exact=True).click()
+    page.keyboard.press("Escape")
+    page.wait_for_function(f"() => {ROOT_SCRIPT}.querySelector('.review').textContent.includes('Blind:')", timeout=20_000)
+
+
+def filtered_out(page: Page) -> None:
+    page.get_by_role("button", name="More filters").click()
+    field = page.get_by_role("textbox", name="File name contains")
+    field.fill("no such picture")
+    field.press("Enter")
+    page.wait_for_function(f"() => {ROOT_SCRIPT}?.querySelector('.empty h2')", timeout=20_000)
+    page.keyboard.press("Escape")
+
+
+def heat(page: Page) -> None:
+    page.keyboard.press("h")
+    page.wait_for_function(f"() => {ROOT_SCRIPT}?.querySelector('.heat')?.complete", timeout=20_000)
+
+
+def answered(page: Page) -> None:
+    """A note, an answer, and the line that tells of it; then the next one."""
+    page.keyboard.press("t")
+    page.keyboard.type("behind the rocks")
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    page.wait_for_function(f"() => {ROOT_SCRIPT}.querySelector('.status').textContent.includes('all saved')", timeout=20_000)
+
+
+def chosen(page: Page) -> None:
+    page.locator(".tile").nth(1).click()
+    page.locator(".tile").nth(2).click()
+
+
+def flipped(page: Page) -> None:
+    page.keyboard.press("2")
+
+
+def uploaded(root: Path) -> Callable[[Page], None]:
+    def act(page: Page) -> None:
+        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(
+            [root / "train" / LONG_NAME, root / "train" / "wide.jpg"]
+        )
+        expect(page.get_by_role("button", name="Download predictions.csv")).to_be_visible(timeout=60_000)
+
+    return act
+
+
+def test_before_anybody_has_decided(world: World) -> None:
+    none([
+        *look_at(world, "", "start"),
+        *look_at(world, "dataset", "dataset"),
+        *look_at(world, "train", "train"),
+        *look_at(world, "sanity_check", "sanity_check"),
+        *look_at(world, "export", "export-without"),
+        *look_at(world, "effect", "effect-without"),
+        *look_at(world, "predict", "predict"),
+        *look_at(world, "predict", "predict-answers", uploaded(world.run.source.root)),
+    ])  # fmt: skip
+
+
+def test_the_review_in_its_modes(world: World) -> None:
+    wide = "review?image=wide.jpg"
+    none([
+        *look_at(world, "review", "review-cell"),
+        *look_at(world, f"review?image={LONG_NAME}", "review-long_name"),
+        *look_at(world, wide, "review-heat", heat),
+        *look_at(world, "review?image=tiny.png", "review-tiny"),
+        *look_at(world, "review?mode=grid", "review-grid", chosen),
+        *look_at(world, f"review?mode=image&image={LONG_NAME}", "review-image", flipped),
+        *look_at(world, "review", "review-blind", blind),
+        *look_at(world, "review", "review-empty", filtered_out),
+        *look_at(world, f"review?image={UNREADABLE}", "review-unreadable"),
+        *look_at(world, "review?mode=people", "review-people-none"),
+    ])  # fmt: skip
+
+
+def test_what_people_decided(world: World) -> None:
+    decide(world)
+    sheet = world.run.source.root / "train_label.csv"
+    before = sheet.read_bytes()
+    wrong = [
+        *look_at(world, "review", "review-answered", answered),
+        *look_at(world, "review?mode=people", "review-people"),
+        *look_at(world, "export", "export-changes"),
+        *look_at(world, "effect", "effect"),
+        *look_at(world, "report", "report"),
+    ]
+    lines = before.decode().splitlines(keepends=True)
+    sheet.write_text("".join(lines[:8]))
+    try:
+        wrong += look_at(world, "export", "export-moved")
+    finally:
+        sheet.write_bytes(before)
+    none(wrong)
+
+
+def test_an_answer_that_cannot_be_saved(world: World) -> None:
+    def refused(page: Page) -> None:
+        page.keyboard.press("y")
+        expect(page.locator(".notice")).to_contain_text("NOT saved", timeout=20_000)
+
+    with closing(sqlite3.connect(world.home / "reviews.sqlite")) as db:
+        db.execute("CREATE TRIGGER full BEFORE INSERT ON decisions BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        db.commit()
+        try:
+            none(look_at(world, "review", "review-not_saved", refused))
+        finally:
+            db.execute("DROP TRIGGER full")
+            db.commit()
+
+
+def test_an_empty_workspace(world: World, home: Path) -> None:
+    wrong = []
+    with server(home) as (address, _):
+        for name in PAGES:
+            world.page.goto(f"{address}/{'' if name == 'start' else name}")
+            drawn(world.page)
+            wrong += look(world.page, f"{name}-empty", themes=("light",), widths=(1440,))
+    none(wrong)
