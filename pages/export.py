@@ -6,7 +6,7 @@ from panorama import runs, ui
 from panorama.datasets import corrected_csvs
 from panorama.decisions import change_log, corrections, decisions_csv, read_answers
 from panorama.errors import PanoramaError
-from panorama.export import bundle, drift, preview
+from panorama.export import bundle, drift, pieces, preview
 from panorama.ui import review
 
 ui.ensure_entrypoint()
@@ -81,7 +81,9 @@ if not lines:
     st.write("No line.")
 else:
     rows = "".join(
-        f"<tr><td>{ui.esc(one.file)}, line {one.line:,}</td><td><code>{ui.esc(one.before)}</code></td><td><code>{ui.esc(one.after)}</code></td></tr>"
+        f'<tr><td>{ui.esc(one.file)}, <span class="pn-together">line {one.line:,}</span></td>'
+        + "".join(f"<td>{ui.pieces_html(side)}</td>" for side in pieces(one.before, one.after))
+        + "</tr>"
         for one in lines[ui.pager(len(lines), 50, "lines")]
     )
     st.html(f'<table class="pn-table pn-lines"><tr><th>where</th><th>before</th><th>after</th></tr>{rows}</table>')

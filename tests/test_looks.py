@@ -332,5 +332,188 @@ def test_an_empty_workspace(world: World, home: Path) -> None:
         for name in PAGES:
             world.page.goto(f"{address}/{'' if name == 'start' else name}")
             drawn(world.page)
-            wrong += look(world.page, f"{name}-empty", themes=("light",), widths=(1440,))
+            wrong += look(world.page, f"{name}-empty_workspace", themes=("light",), widths=(1440,))
     none(wrong)
+
+
+# --- by keyboard, and for who listens ------------------------------------------------------------------------------------
+
+FOCUSED = """() => {
+    let one = document.activeElement;
+    while (one?.shadowRoot?.activeElement) one = one.shadowRoot.activeElement;
+    return one;
+}"""
+
+
+def focused(page: Page) -> str:
+    """What has the focus: its text, in the review."""
+    found: str = page.evaluate(
+        f"() => {{ const one = ({FOCUSED})(); return one.getRootNode() === document ? '' : one.ariaLabel || one.innerText.replace(/\\s+/g, ' ').trim(); }}"
+    )
+    return found
+
+
+def is_marked(page: Page) -> bool:
+    """Whether the focus can be seen."""
+    found: bool = page.evaluate(
+        f"() => {{ const style = getComputedStyle(({FOCUSED})()); return style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2; }}"
+    )
+    return found
+
+
+def tab_until(page: Page, start: str, most: int = 40) -> None:
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if focused(page).startswith(start):
+            return
+    raise AssertionError(f"Tab does not lead to {start!r}")
+
+
+def saved(page: Page) -> None:
+    page.wait_for_function(f"() => !{ROOT_SCRIPT}.querySelector('.status').textContent.includes('Saving')", timeout=20_000)
+
+
+def log_of(world: World) -> list[tuple[str, str, str]]:
+    return [(row.image, row.label, row.verdict) for row in world.store.log(world.run.fingerprint)]
+
+
+def asked(page: Page) -> tuple[str, str]:
+    image, label = page.locator(".where .name").inner_text(), page.locator("h2 em").inner_text()
+    return image, label
+
+
+def test_one_by_one_with_tab_and_enter_alone(world: World) -> None:
+    page = visit(world, "review")
+    before, names = log_of(world), []
+    tab_until(page, "Zoom")
+    for _ in range(12):
+        assert is_marked(page), f"the focus on {focused(page)} cannot be seen"
+        names.append(focused(page))
+        page.keyboard.press("Tab")
+    order = [
+        "Zoom",
+        "Zoom out",
+        "Zoom in",
+        "link to this picture, opens a new tab",
+        "Yes",
+        "No",
+        "Skip",
+        "Undo",
+        "Next label",
+        "Note",
+        "Heat map",
+        "All 20",
+    ]
+    assert [name[: len(wanted)] for name, wanted in zip(names, order, strict=True)] == order
+    page.keyboard.press("Shift+Tab")
+    while not focused(page).startswith("Yes"):
+        page.keyboard.press("Shift+Tab")
+    first = asked(page)
+    page.keyboard.press("Enter")
+    assert asked(page) != first
+    assert focused(page).startswith("Yes"), "the focus stays where it was for the next question"
+    second = asked(page)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    saved(page)
+    assert [row[:2] for row in log_of(world)[len(before) :]] == [first, second]
+    tab_until(page, "Undo")
+    page.keyboard.press("Enter")
+    assert asked(page) == second
+    saved(page)
+
+
+def test_what_a_screen_reader_is_told(world: World) -> None:
+    page = visit(world, "review?image=train_003.jpg&label=blue")
+    told = page.locator(".review").aria_snapshot()
+    for line in ('heading "Is blue in this picture?"', 'group "Is blue in this picture?"', 'button "Yes ', 'button "No ', 'button "Skip"', 'button "Undo"',
+                 'img "train_003.jpg"', 'status "Saved or not"', 'region "Why it is suspect"', 'rowheader "doubt in the CSV"'):  # fmt: skip
+        assert line in told, f"{line} is not in\n{told}"
+    assert page.locator("[aria-live=polite]").filter(has_text="train_003.jpg: is blue in this picture?").count() == 1
+    assert page.locator("[role=alert]").get_attribute("aria-label") == "Problems with saving"
+    page = visit(world, "review?mode=grid")
+    told = page.locator(".review").aria_snapshot()
+    assert re.search(r'group "Pictures whose .+ may be wrong"', told), told
+    assert re.search(r'button "\w+\.(jpg|png) model 0\.\d\d"', told), told
+    page = visit(world, "review?mode=image&image=train_003.jpg")
+    page.keyboard.press("2")
+    flipped = page.get_by_role("switch", name="green", exact=True)
+    assert flipped.evaluate(
+        "one => one.getRootNode().getElementById(one.getAttribute('aria-describedby')).textContent"
+    ).startswith("Changed. The model says 0.")
+    assert page.get_by_role("switch").count() == len(LABELS)
+    assert page.get_by_role("switch", name=LONG_LABEL, exact=True).count() == 1
+
+
+def test_the_grid_and_the_switches_by_keyboard_alone(world: World) -> None:
+    page = visit(world, "review?mode=grid")
+    page.wait_for_function(f"() => {ROOT_SCRIPT}.querySelectorAll('.tile img').length === 24", timeout=20_000)
+    shown = page.locator(".tile .name").all_inner_texts()
+    before = log_of(world)
+    tab_until(page, shown[0])
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowDown")
+    below = focused(page)
+    assert is_marked(page)
+    page.keyboard.press("Space")
+    pressed = page.locator(".tile[aria-pressed=true] .name").all_inner_texts()
+    assert pressed[0] == shown[1]
+    assert below.startswith(pressed[1])
+    page.keyboard.press("Control+Enter")
+    saved(page)
+    new = log_of(world)[len(before) :]
+    assert [row[0] for row in new] == shown
+    assert [row[0] for row in new if row[2] == "change"] == pressed
+    page.keyboard.press("u")
+    saved(page)
+
+    page = visit(world, "review?mode=image")
+    image, before = page.locator(".where .name").inner_text(), log_of(world)
+    values = page.get_by_role("switch").evaluate_all("all => all.map((one) => one.ariaChecked)")
+    tab_until(page, "red")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    assert focused(page) == "green"
+    tab_until(page, "Confirm, 1 changed")
+    page.keyboard.press("Enter")
+    saved(page)
+    new = log_of(world)[len(before) :]
+    assert {row[0] for row in new} == {image}
+    assert [(row[1], row[2]) for row in new if row[2] == "change"] == [("green", "change")]
+    assert len(new) == len(LABELS) == len(values)
+
+
+def test_letters_typed_elsewhere_decide_nothing(world: World) -> None:
+    page = visit(world, "review")
+    before, first = log_of(world), asked(page)
+
+    page.get_by_role("combobox", name="Label").click()
+    page.keyboard.type("ynsu")
+    page.keyboard.press("Escape")
+    page.get_by_role("textbox", name="Your name").click()
+    page.keyboard.type("synny")
+    for _ in range(5):
+        page.keyboard.press("Backspace")
+    page.get_by_role("button", name="More filters").click()
+    page.get_by_role("slider").first.focus()
+    page.keyboard.type("yns")
+    page.get_by_role("textbox", name="File name contains").focus()
+    page.keyboard.type("yn")
+    for _ in range(2):
+        page.keyboard.press("Backspace")
+    page.get_by_test_id("stPopoverBody").click(position={"x": 4, "y": 4})
+    page.keyboard.type("yns")
+    page.keyboard.press("Escape")
+    settled(page)
+    page.get_by_role("button", name="Blind, controls").click()
+    page.get_by_test_id("stPopoverBody").get_by_role("switch").focus()
+    page.keyboard.type("yns")
+    page.keyboard.press("Escape")
+    settled(page)
+    assert asked(page) == first
+    assert log_of(world) == before
+    page.get_by_role("radio", name="One by one").focus()
+    page.keyboard.press("s")
+    assert asked(page) != first, "on a button a letter is a key of the review"
+    saved(page)

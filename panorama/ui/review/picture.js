@@ -83,9 +83,10 @@ class PictureView {
     this.y = Math.min(roomY, Math.max(-roomY, this.y ?? 0));
     this.frame.style.transform = `translate(${this.x}px, ${this.y}px) scale(${this.scale ?? 1})`;
     this.stage.classList.toggle("zoomed", this.scale > 1);
-    this.frame.classList.toggle("coarse", Boolean(this.size) && this.ratio * this.scale >= 3);
     this.percent.textContent = this.scale > 1 ? `${this.scale.toFixed(1)}×` : "";
     const picture = this.frame.querySelector(".photo");
+    const isTiny = picture && Math.max(picture.naturalWidth, picture.naturalHeight) <= 64;
+    this.frame.classList.toggle("coarse", Boolean(isTiny || this.ratio * this.scale > 4.01));
     this.hint.textContent = !picture?.naturalWidth ? "" : this.scale > 1 ? "Drag, or use the arrow keys"
       : this.ratio === 4 ? `${picture.naturalWidth} × ${picture.naturalHeight} pixels, four times as large`
       : Math.max(width / w, height / h) > 2 ? "Z fills the frame" : "";

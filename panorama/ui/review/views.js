@@ -176,8 +176,8 @@ class CellView extends View {
   }
 
   why(card) {
-    const rows = [["model, from other pictures", bar(card.p), card.spread], card.context !== null && ["and from its other labels", bar(card.context)],
-                  ["doubt: how likely the CSV is wrong", bar(card.doubt), card.before]];
+    const rows = [["model, trained without it", bar(card.p), card.spread], card.context !== null && ["with its other labels", bar(card.context)],
+                  ["doubt in the CSV", bar(card.doubt), card.before]];
     return el("section", { class: "why", "aria-label": "Why it is suspect" },
       el("table", {}, ...rows.filter(Boolean).map(([name, value, note]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value, note && el("span", { class: "quiet" }, ` ${note}`))))),
       ...card.why.map((sentence) => el("p", {}, sentence)));
