@@ -102,7 +102,7 @@ if image is not None and image not in queue.position:
 if image is not None:
     left, right = head.columns([4, 1], vertical_alignment="center")
     left.caption(f"Only the picture {ui.text(image)}, as the link says.")
-    if right.button("Show all pictures", key="all-pictures"):
+    if right.button("Show all", key="all-pictures"):
         del st.query_params["image"]
         st.rerun()
 

@@ -16,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from browser import browser, no_traceback, server, settled
 from conftest import COLOURS, QUICK, ROOT, patch_picture
 from keys import ROOT_SCRIPT
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from panorama import runs
 from panorama.config import TrainConfig
@@ -532,3 +532,36 @@ def test_picture_question_and_answers_are_on_the_first_screen(world: World, widt
         assert box is not None
         assert box["y"] >= 60, f"{selector} lies under the header"
         assert box["y"] + box["height"] <= 900, f"{selector} ends below the first screen: {box}"
+
+
+def test_a_panorama_fits_then_fills_the_height_and_a_tiny_picture_stays_small_and_sharp(world: World) -> None:
+    page = visit(world, "review?image=wide.jpg")
+    photo, stage = page.locator(".photo"), page.locator(".stage")
+
+    def box(one: Locator) -> tuple[float, float, float, float]:
+        found = one.bounding_box()
+        assert found is not None
+        return found["x"], found["y"], found["width"], found["height"]
+
+    whole, room = box(photo), box(stage)
+    assert whole[2] == pytest.approx(room[2], abs=1), "all of it is to be seen at first"
+    assert whole[2] / whole[3] == pytest.approx(6, rel=0.01)
+    expect(page.locator(".hint")).to_have_text("Z fills the frame")
+    page.keyboard.press("z")
+    assert box(photo)[3] == pytest.approx(room[3], abs=1)
+    before = box(photo)[0]
+    page.keyboard.press("ArrowRight")
+    assert box(photo)[0] == pytest.approx(before - 80, abs=1)
+    page.mouse.move(room[0] + 200, room[1] + 100)
+    page.mouse.down()
+    page.mouse.move(room[0] + 260, room[1] + 100)
+    page.mouse.up()
+    assert box(photo)[0] == pytest.approx(before - 20, abs=1)
+    page.mouse.wheel(0, -200)
+    expect(page.locator(".percent")).not_to_have_text("")
+    page.keyboard.press("0")
+    assert box(photo) == pytest.approx(whole, abs=1)
+
+    page = visit(world, "review?image=tiny.png")
+    assert box(page.locator(".photo"))[2:] == (128, 96)
+    assert page.locator(".photo").evaluate("one => getComputedStyle(one).imageRendering") == "pixelated"
