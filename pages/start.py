@@ -53,8 +53,9 @@ steps = (
     ("predict", "Predict", "Try the model on your own pictures.", False),
     ("report", "Report", "What was measured, and what was corrected.", False),
 )
+listed = st.container(key="steps", gap="small")
 for name, title, what, done in steps:
-    first, second = st.columns([1, 4], vertical_alignment="center")
+    first, second = listed.columns([1, 4], vertical_alignment="center")
     with first:
         ui.page_link(name, f"{title}{' ✓' if done else ''}")
     second.write(what)

@@ -196,7 +196,7 @@ def people(desk: Desk, run: Run, who: Reviewer) -> None:
     counts = Counter((row.reviewer, row.identity, row.verdict) for row in rows)
     named = sorted({(row.reviewer, row.identity) for row in rows})
     body = "".join(
-        f"<tr><td>{ui.esc(name or 'no name')}</td><td>{'a login' if identity == 'login' else 'a name typed in, not verified'}</td>"
+        f"<tr><td>{ui.esc(name or 'no name')}</td><td>{'a login' if identity == 'login' else 'a name typed in, not verified' if name else 'nothing'}</td>"
         + "".join(f"<td>{counts[name, identity, verdict]:,}</td>" for verdict in ("change", "keep", "skip"))
         + "</tr>"
         for name, identity in named
