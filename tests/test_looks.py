@@ -321,11 +321,17 @@ def test_an_answer_that_cannot_be_saved(world: World) -> None:
         page.keyboard.press("y")
         expect(page.locator(".notice")).to_contain_text("NOT saved", timeout=20_000)
 
+    world.store.apply(world.run.fingerprint, [Answer("train_005.jpg", "blue", 0, "skip")])  # so that there is a file
     with closing(sqlite3.connect(world.home / "reviews.sqlite")) as db:
         db.execute("CREATE TRIGGER full BEFORE INSERT ON decisions BEGIN SELECT RAISE(ABORT, 'disk full'); END")
         db.commit()
         try:
             none(look_at(world, "review", "review-not_saved", refused))
+            page = visit(world, "review?image=train_004.jpg&label=green")
+            page.keyboard.press("y")
+            expect(page.locator(".empty h2")).to_be_visible(timeout=20_000)
+            expect(page.locator(".notice")).to_contain_text("NOT saved", timeout=20_000)
+            expect(page.locator(".notice")).to_be_visible()
         finally:
             db.execute("DROP TRIGGER full")
             db.commit()
