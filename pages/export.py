@@ -81,7 +81,7 @@ if not lines:
     st.write("No line.")
 else:
     rows = "".join(
-        f'<tr><td>{ui.esc(one.file)}, <span class="pn-together">line {one.line:,}</span></td>'
+        f"<tr><td>{ui.esc(one.file)}, line {one.line:,}</td>"
         + "".join(f"<td>{ui.pieces_html(side)}</td>" for side in pieces(one.before, one.after))
         + "</tr>"
         for one in lines[ui.pager(len(lines), 50, "lines")]
