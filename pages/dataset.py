@@ -116,7 +116,7 @@ for title, listed, opened in (
             st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in listed))
 
 st.subheader("Labels")
-left, right = st.columns([3, 2])
+left, right = st.container(key="charts").columns([3, 2])
 with left:
     st.altair_chart(charts.label_counts(data.labels, data.targets, data.splits), key="label-counts")
 with right:

@@ -8,7 +8,7 @@ from panorama import runs, ui
 from panorama.datasets import SheetPart, corrected_csvs
 from panorama.decisions import Cell, change_log, corrections, decisions_csv, read_answers
 from panorama.errors import PanoramaError
-from panorama.export import ChangedLine, bundle, drift, preview
+from panorama.export import ChangedLine, bundle, drift, pieces, preview
 from panorama.runs import Run
 from panorama.ui import review
 
@@ -96,7 +96,9 @@ if not lines:
     st.write("No line.")
 else:
     rows = "".join(
-        f"<tr><td>{ui.esc(one.file)}, line {one.line:,}</td><td><code>{ui.esc(one.before)}</code></td><td><code>{ui.esc(one.after)}</code></td></tr>"
+        f"<tr><td>{ui.esc(one.file)}, line {one.line:,}</td>"
+        + "".join(f"<td>{ui.pieces_html(side)}</td>" for side in pieces(one.before, one.after))
+        + "</tr>"
         for one in lines[ui.pager(len(lines), 50, "lines")]
     )
     st.html(f'<table class="pn-table pn-lines"><tr><th>where</th><th>before</th><th>after</th></tr>{rows}</table>')

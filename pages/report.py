@@ -165,7 +165,7 @@ st.write(
     f"{counted(health.left_out, 'image')} left out; {counted(len(health.remarks), 'remark')} on the data. {health.duplicates}"
 )
 data = ui.report_data(run)
-left, right = st.columns(2)
+left, right = st.container(key="charts-data").columns(2)
 left.altair_chart(charts.label_counts(data.labels, data.targets, ["test" if s == "test" else "train" for s in data.splits.tolist()]), key="label-counts")  # fmt: skip
 right.altair_chart(charts.cooccurrence(data.labels, data.targets), key="cooccurrence")
 if health.remarks:

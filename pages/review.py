@@ -25,7 +25,9 @@ STATES: dict[State, str] = {
 }
 ORDERS: dict[Order, str] = {"doubt": "most doubtful first", "image": "picture by picture", "random": "random"}
 
-run = ui.choose_run(needs="suspects.csv", title="Review")
+head = st.container(key="review-head", gap="small")
+with head:
+    run = ui.choose_run(needs="suspects.csv", title="Review")
 try:
     desk = review.desk_of(run)
 except PanoramaError as error:
@@ -42,7 +44,7 @@ linked_label = st.query_params.get("label")
 if linked_label in queue.labels and st.session_state.get("linked-label") != linked_label:
     st.session_state["label"] = st.session_state["linked-label"] = linked_label
 
-left, right = st.columns([3, 1], vertical_alignment="bottom")
+left, right = head.columns([3, 1], vertical_alignment="bottom")
 mode = left.segmented_control(
     "How to go through them", list(MODES), format_func=MODES.__getitem__, default=None if "mode" in st.session_state else "cell",
     key="mode", label_visibility="collapsed", required=True,
@@ -51,9 +53,10 @@ with right:
     if ui.login_name():
         st.caption(f"Signed as {ui.text(ui.login_name())}")
     else:
-        st.text_input("Your name", key="reviewer", max_chars=200, placeholder="Your name, for the log", label_visibility="collapsed",
+        st.text_input("Your name", key="reviewer", max_chars=200, placeholder="Your name", label_visibility="collapsed",
                       help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.")  # fmt: skip
-first, second, third, fourth = st.columns([3, 3, 2, 2])
+first, second, third, fourth = head.columns([3, 3, 2, 2])
+of_people = mode == "people"  # which all cells are for: no filter applies
 label_choices = [every_label, *queue.labels]
 if mode == "grid":  # a grid is of one label and kind: those with the most errors to find, until another is chosen
     label_choices = queue.labels
@@ -64,10 +67,12 @@ if mode == "grid":  # a grid is of one label and kind: those with the most error
 st.session_state["label-choices"] = label_choices
 if st.session_state.get("label") not in label_choices:
     st.session_state["label"] = label_choices[0]
-label = first.selectbox("Label", label_choices, key="label", label_visibility="collapsed")
+label = first.selectbox("Label", label_choices, key="label", label_visibility="collapsed", disabled=of_people)
 kind_choices = [name for name in KINDS if mode != "grid" or name != "all"]
-kind = second.selectbox("Kind", kind_choices, format_func=KINDS.__getitem__, key="kind", label_visibility="collapsed")
-with third.popover("More filters", width="stretch"):
+kind = second.selectbox(
+    "Kind", kind_choices, format_func=KINDS.__getitem__, key="kind", label_visibility="collapsed", disabled=of_people
+)
+with third.popover("More filters", width="stretch", disabled=of_people):
     state = st.selectbox("Show cells that are", list(STATES), format_func=STATES.__getitem__, key="state")
     by = None
     if state in ("decided", "skipped"):
@@ -79,7 +84,7 @@ with third.popover("More filters", width="stretch"):
     split = st.selectbox("Split", ["all", *sorted(set(queue.splits))], key="split")
     low, high = st.slider("Doubt", 0.0, 1.0, (0.0, 1.0), 0.05, key="doubt")
     search = st.text_input("File name contains", key="search")
-with fourth.popover("Blind, controls", width="stretch"):
+with fourth.popover("Blind, controls", width="stretch", disabled=of_people):
     blind = st.toggle(
         "Blind",
         key="blind",
@@ -95,14 +100,14 @@ if image is not None and image not in queue.position:
     st.warning(f"The picture {ui.text(image)} is not in this run. Showing all.")
     image = None
 if image is not None:
-    left, right = st.columns([4, 1], vertical_alignment="center")
-    left.caption(f"Only {ui.text(image)}, as the link says.")
-    if right.button("Show all pictures", key="all-pictures"):
+    left, right = head.columns([4, 1], vertical_alignment="center")
+    left.caption(f"Only the picture {ui.text(image)}, as the link says.")
+    if right.button("Show all", key="all-pictures"):
         del st.query_params["image"]
         st.rerun()
 
 who = review.reviewer()
-if mode == "people":
+if of_people:
     review.people(desk, run, who)
 else:
     shown: Mode = "grid" if mode == "grid" else "image" if mode == "image" else "cell"

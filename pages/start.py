@@ -47,12 +47,15 @@ steps = (
     ("dataset", "Dataset", "Import pictures and labels, and see what is wrong with them.", found is not None),
     ("train", "Train", "Two phases, live curves; stop, resume and compare runs.", bool(finished)),
     ("sanity_check", "Sanity check", "What the model says beside what the CSV says, before and after training.", False),
-    ("review", "Review", "Decide on the labels that are probably wrong; download the corrected CSV.", False),
+    ("review", "Review", "Decide on the labels that are probably wrong, alone or with others.", False),
+    ("export", "Export", "Take home the corrected CSV, and see each line that changes.", False),
+    ("effect", "Effect", "Train again on the corrected labels, and see what it brought.", False),
     ("predict", "Predict", "Try the model on your own pictures.", False),
     ("report", "Report", "What was measured, and what was corrected.", False),
 )
+listed = st.container(key="steps", gap="small")
 for name, title, what, done in steps:
-    first, second = st.columns([1, 4], vertical_alignment="center")
+    first, second = listed.columns([1, 4], vertical_alignment="center")
     with first:
         ui.page_link(name, f"{title}{' ✓' if done else ''}")
     second.write(what)

@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from panorama.datasets import SheetPart, image_names
 from panorama.decisions import Cell, Decision, change_log
@@ -29,6 +30,32 @@ def preview(parts: Sequence[SheetPart], corrections: Mapping[Cell, int]) -> list
         mine = _of_part(part, corrections)
         found += [ChangedLine(part.source.file, *line) for line in changed_lines(part.sheet, mine)]
     return found
+
+
+Pieces = list[tuple[str, bool]]
+
+
+def pieces(before: str, after: str) -> tuple[Pieces, Pieces]:
+    """The two texts in pieces, each with whether it differs: character by character where they are equally long, else what lies between their
+    common beginning and end."""
+    if len(before) == len(after):
+        runs = [(key, list(run)) for key, run in groupby(zip(before, after, strict=True), lambda two: two[0] != two[1])]
+        return tuple([("".join(two[side] for two in run), differs) for differs, run in runs] for side in (0, 1))  # type: ignore[return-value]
+    start = _n_shared(before, after)
+    end = _n_shared(before[start:][::-1], after[start:][::-1])
+    return tuple(  # type: ignore[return-value]
+        [
+            piece
+            for piece in ((text[:start], False), (text[start : len(text) - end], True), (text[len(text) - end :], False))
+            if piece[0]
+        ]
+        for text in (before, after)
+    )
+
+
+def _n_shared(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _of_part(part: SheetPart, corrections: Mapping[Cell, int]) -> dict[Cell, int]:

@@ -10,7 +10,7 @@ import pytest
 
 from panorama.datasets import corrected_csvs, sheet_parts
 from panorama.decisions import Decision
-from panorama.export import ChangedLine, bundle, drift, preview
+from panorama.export import ChangedLine, bundle, drift, pieces, preview
 from panorama.finding import find_source, with_layouts
 
 
@@ -43,6 +43,20 @@ def test_the_preview_is_each_line_that_differs_as_a_text_tool_would_show_it(fold
     differ = [(n, a, b) for n, (a, b) in enumerate(zip(before, after, strict=True), 1) if a != b]
     assert [(one.line, one.before, one.after) for one in lines] == differ
     assert preview(parts, {}) == []
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), [
+    ("a.jpg,0,1", "a.jpg,1,1", ([("a.jpg,", False), ("0", True), (",1", False)], [("a.jpg,", False), ("1", True), (",1", False)])),
+    ("0,0,0", "1,0,1", ([("0", True), (",0,", False), ("0", True)], [("1", True), (",0,", False), ("1", True)])),
+    ("a,no,yes", "a,yes,yes", ([("a,", False), ("no", True), (",yes", False)], [("a,", False), ("yes", True), (",yes", False)])),
+    ("a;sea", "a;", ([("a;", False), ("sea", True)], [("a;", False)])),
+    ("a;sea sea", "a;sea", ([("a;sea", False), (" sea", True)], [("a;sea", False)])),
+    ("", "", ([], [])),
+])  # fmt: skip
+def test_a_changed_line_is_shown_with_what_differs_in_it(before: str, after: str, expected: object) -> None:
+    found = pieces(before, after)
+    assert found == expected
+    assert tuple("".join(text for text, _ in side) for side in found) == (before, after)
 
 
 def test_a_csv_that_has_changed_since_is_listed_cell_by_cell(folder: Path) -> None:

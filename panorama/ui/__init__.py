@@ -14,6 +14,7 @@ from panorama.datasets import DataSet, load
 from panorama.decisions import Fold
 from panorama.effect import Comparison, compare
 from panorama.errors import PanoramaError
+from panorama.export import Pieces
 from panorama.finding import Source
 from panorama.images import PictureError, thumbnail_jpeg
 from panorama.report import Correction, Data, read
@@ -24,6 +25,7 @@ from panorama.runs import Run
 from panorama.workspace import current_source
 
 _KEPT_DATA_SETS = 4
+_LONGEST_SAME = 90  # characters
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 _PAGES = (
     ("start", "Start"),
@@ -349,6 +351,20 @@ def pager(n_items: int, page_size: int, key: str) -> slice:
 def bar_html(share: float) -> str:
     """A small bar, 0 to 1, with the number beside it."""
     return f'<span class="pn-bar"><i style="width:{share:.0%}"></i></span>{share:.2f}'
+
+
+def pieces_html(pieces: Pieces) -> str:
+    """A line of a file with what differs in it marked. Of what is the same only some is shown where that is long; pointing at it shows all."""
+
+    def same(text: str) -> str:
+        return text if len(text) <= _LONGEST_SAME else f"{text[: _LONGEST_SAME // 2]} … {text[-_LONGEST_SAME // 2 :]}"
+
+    whole = "".join(text for text, _ in pieces)
+    return (
+        f'<code title="{esc(whole)}">'
+        + "".join(f"<mark>{esc(text)}</mark>" if differs else esc(same(text)) for text, differs in pieces)
+        + "</code>"
+    )
 
 
 def progress_bar(what: str) -> Callable[[int, int], None]:

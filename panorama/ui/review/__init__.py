@@ -11,6 +11,7 @@ import streamlit as st
 
 from panorama import runs, ui
 from panorama.cards import View, packet, taken
+from panorama.csvscan import counted
 from panorama.decisions import Decision, agreements, control_check
 from panorama.errors import PanoramaError
 from panorama.reviewing import in_all
@@ -142,16 +143,16 @@ def _figures(desk: Desk, view: View) -> None:
     fold = desk.fold
     verdicts = Counter(d.verdict for d in fold.standing.values())
     entries: list[tuple[str, object] | tuple[str, object, str]] = [
-        ("To decide", f"{desk.waiting(view.filters, view.who.name):,}", "cells with these filters"),
-        ("Decided", f"{verdicts['keep'] + verdicts['change']:,}", f"{verdicts['change']:,} to change, {verdicts['keep']:,} kept"),
+        ("To decide", f"{desk.waiting(view.filters, view.who.name):,}", "with these filters"),
+        ("Decided", f"{verdicts['keep'] + verdicts['change']:,}", f"{verdicts['change']:,} changed, {verdicts['keep']:,} kept"),
     ]
     n, wrong = desk.expected_wrong(view.filters, view.who, 20)
     if n and not view.blind:
         about = f"about {wrong:.0f}" if wrong >= 0.5 else "hardly any"
-        entries.append((f"Of the next {n}", about, f"{'is' if round(wrong) == 1 else 'are'} wrong, by their doubts"))
+        entries.append((f"Of the next {n}", about, "is wrong" if round(wrong) == 1 else "are wrong"))
     if desk.queue.has_evidence and not view.blind:
         expected, low, high = in_all(desk.errors())
-        entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f} in the CSV"))
+        entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f}"))
     if fold.conflicts:
         entries.append(("Conflicts", f"{len(fold.conflicts):,}", "reviewers disagree"))
     ui.facts(*entries, small=True)
@@ -164,7 +165,7 @@ def _summary(done: Tally) -> None:
         return
     seconds = time.monotonic() - done.began
     st.caption(
-        f"This session: {n:,} answers in {ui.duration(seconds)} ({seconds / n:.1f} s each): {counts['change']:,} changed, {counts['keep']:,} kept, "
+        f"This session: {counted(n, 'answer')} in {ui.duration(seconds)} ({seconds / n:.1f} s each): {counts['change']:,} changed, {counts['keep']:,} kept, "
         f"{counts['skip']:,} skipped, {counts['undo']:,} taken back."
     )
     with st.expander("By label"):
@@ -195,13 +196,13 @@ def people(desk: Desk, run: Run, who: Reviewer) -> None:
     counts = Counter((row.reviewer, row.identity, row.verdict) for row in rows)
     named = sorted({(row.reviewer, row.identity) for row in rows})
     body = "".join(
-        f"<tr><td>{ui.esc(name or 'no name')}</td><td>{'logged in' if identity == 'login' else 'name declared, not verified'}</td>"
+        f"<tr><td>{ui.esc(name or 'no name')}</td><td>{'a login' if identity == 'login' else 'a name typed in, not verified' if name else 'nothing'}</td>"
         + "".join(f"<td>{counts[name, identity, verdict]:,}</td>" for verdict in ("change", "keep", "skip"))
         + "</tr>"
         for name, identity in named
     )
     st.html(
-        f'<table class="pn-table"><tr><th>who</th><th>name</th><th>changed</th><th>kept</th><th>skipped</th></tr>{body}</table>'
+        f'<table class="pn-table"><tr><th>who</th><th>signed by</th><th>changed</th><th>kept</th><th>skipped</th></tr>{body}</table>'
     )
     _agreement(desk)
     _controls(desk)

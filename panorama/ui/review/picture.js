@@ -6,14 +6,15 @@ class PictureView {
     this.frame = el("div", { class: "frame" });
     this.stage = el("div", { class: "stage", tabindex: "-1" }, this.frame);
     this.percent = el("span", { class: "percent" });
+    this.hint = el("span", { class: "hint" });
     this.element = el(
       "figure", { class: "picture" }, this.stage,
       el(
         "div", { class: "tools" },
         keyed("Zoom", "Z", { onclick: () => this.toggle(), title: "Between the whole picture and as large as the frame is high" }),
-        el("button", { type: "button", "aria-label": "Zoom out", onclick: () => this.zoom(1 / 1.4) }, "−"),
-        el("button", { type: "button", "aria-label": "Zoom in", onclick: () => this.zoom(1.4) }, "+"),
-        this.percent,
+        el("button", { type: "button", class: "step", "aria-label": "Zoom out", "aria-keyshortcuts": "-", onclick: () => this.zoom(1 / 1.4) }, "−"),
+        el("button", { type: "button", class: "step", "aria-label": "Zoom in", "aria-keyshortcuts": "+", onclick: () => this.zoom(1.4) }, "+"),
+        this.percent, this.hint,
       ),
     );
     this.pointers = new Map();
@@ -38,10 +39,13 @@ class PictureView {
         this.frame.replaceChildren(picture);
         picture.complete ? this.reset() : picture.addEventListener("load", () => this.reset());
       } else {
-        this.frame.replaceChildren(el("p", { class: "quiet" }, card.missing ?? "The picture is on its way …"));
+        this.frame.replaceChildren(el("p", { class: "quiet nothing" }, card.missing ?? "The picture is on its way …"));
+        this.frame.removeAttribute("style");
+        this.size = null;
         this.reset();
       }
     }
+    this.element.querySelector(".tools").hidden = !card.url;
     this.frame.querySelector(".heat")?.remove();
     if (heat && card.heat) this.frame.append(el("img", { class: "heat", src: card.heat, alt: "", draggable: "false" }));
   }
@@ -62,9 +66,10 @@ class PictureView {
     const picture = this.frame.querySelector(".photo");
     const [width, height] = [this.stage.clientWidth, this.stage.clientHeight];
     if (!picture?.naturalWidth || !width) return this.draw();
-    const ratio = Math.min(width / picture.naturalWidth, height / picture.naturalHeight);
+    // A tiny picture would fill the stage as mush: it is shown at four times its size, its pixels sharp; who wants more zooms.
+    const ratio = Math.min(width / picture.naturalWidth, height / picture.naturalHeight, 4);
+    this.ratio = ratio;
     this.size = [picture.naturalWidth * ratio, picture.naturalHeight * ratio];
-    this.natural ??= 1;
     this.frame.style.width = `${this.size[0]}px`;
     this.frame.style.height = `${this.size[1]}px`;
     this.draw();
@@ -79,6 +84,12 @@ class PictureView {
     this.frame.style.transform = `translate(${this.x}px, ${this.y}px) scale(${this.scale ?? 1})`;
     this.stage.classList.toggle("zoomed", this.scale > 1);
     this.percent.textContent = this.scale > 1 ? `${this.scale.toFixed(1)}×` : "";
+    const picture = this.frame.querySelector(".photo");
+    const isTiny = picture && Math.max(picture.naturalWidth, picture.naturalHeight) <= 64;
+    this.frame.classList.toggle("coarse", Boolean(isTiny || this.ratio * this.scale > 4.01));
+    this.hint.textContent = !picture?.naturalWidth ? "" : this.scale > 1 ? "Drag, or use the arrow keys"
+      : this.ratio === 4 ? `${picture.naturalWidth} × ${picture.naturalHeight} pixels, four times as large`
+      : Math.max(width / w, height / h) > 2 ? "Z fills the frame" : "";
     if (this.scale > 1.3) this.onLarge(this.id);
   }
 

@@ -209,13 +209,25 @@ function bar(share) {
   return el("span", { class: "measure" }, el("span", { class: "bar", "aria-hidden": "true" }, inner), share.toFixed(2));
 }
 
+// A small picture, or words in its place; of one with few pixels each stays a sharp square.
+function small(url, otherwise) {
+  if (!url) return el("span", { class: "quiet nothing" }, otherwise);
+  const picture = el("img", { src: url, alt: "", onload: () => picture.classList.toggle("coarse", Math.max(picture.naturalWidth, picture.naturalHeight) < 100) });
+  return picture;
+}
+
 function keyed(text, key, attributes) {
   return el("button", { type: "button", "aria-keyshortcuts": key.toLowerCase(), ...attributes }, text, el("kbd", { "aria-hidden": "true" }, key));
 }
 
-// Whether a key press means something to the element it went to, and so is none of ours.
+// Whether a key press means something to where it went, and so is none of ours: a field, or anything in a menu, a popover or a dialog.
+// The radio buttons above keep the letters, for they are where the focus is after a click on another mode; but arrows are theirs.
+const FIELDS = "input, textarea, select, [contenteditable], [role=combobox], [role=listbox], [role=option], [role=slider]";
+const OVERLAYS = '[role=dialog], [role=menu], [role=listbox], [data-testid="stPopoverBody"], [data-baseweb="popover"], [data-baseweb="menu"]';
+
 function isTyping(event) {
-  const target = event.composedPath()[0];
-  if (!(target instanceof Element)) return false;
-  return target.matches("input, textarea, select, [contenteditable], [role=combobox], [role=listbox], [role=option], [role=slider]");
+  const path = event.composedPath().filter((one) => one instanceof Element);
+  if (!path.length) return false;
+  if (path[0].matches(FIELDS) || path.some((one) => one.matches(OVERLAYS))) return true;
+  return event.key.startsWith("Arrow") && path[0].matches("[role=radio], [role=tab], [role=tab] *, [role=radiogroup] *");
 }

@@ -5,8 +5,10 @@ class View {
     this.desk = desk;
     this.root = root;
     this.say = say; // commands to the page: the next label
-    this.status = el("p", { class: "status", role: "status", "aria-live": "polite" });
-    this.notice = el("p", { class: "notice", role: "alert" });
+    // These stay in the page while the rest is drawn anew: a region that was taken out and put back is not read out.
+    this.asks = el("p", { class: "unseen", "aria-live": "polite" });
+    this.status = el("p", { class: "status", role: "status", "aria-label": "Saved or not" });
+    this.notice = el("p", { class: "notice", role: "alert", "aria-label": "Problems with saving", hidden: true });
   }
 
   tell() {
@@ -14,8 +16,18 @@ class View {
     const waiting = desk.unsaved();
     this.status.textContent = waiting ? `Saving ${waiting} …` : desk.answered ? `${desk.answered} decided in this tab, all saved.` : "";
     const said = [desk.error && `${desk.error} It is sent again until it is saved; do not close this tab.`, ...desk.refused].filter(Boolean);
-    this.notice.textContent = said.join(" ");
+    if (this.notice.textContent !== said.join(" ")) this.notice.textContent = said.join(" ");
     this.notice.hidden = !said.length;
+  }
+
+  // For who listens: what is asked now. Whoever sees reads it in the heading.
+  ask(question) {
+    if (this.asks.textContent !== question) this.asks.textContent = question;
+  }
+
+  place(card) {
+    return el("p", { class: "where" }, el("span", { class: "name", title: card.image }, card.image), el("span", { class: "quiet" }, ` · ${card.split} · `),
+      el("a", { href: card.link, target: "_blank", rel: "noopener", "aria-label": "link to this picture, opens a new tab" }, "link"));
   }
 
   // Puts new parts into an element; the focus stays on the part of the same place and kind.
@@ -26,6 +38,15 @@ class View {
     element.replaceChildren(...parts);
     const next = place >= 0 ? focusable()[place] : undefined;
     if (next?.tagName === active?.tagName) next?.focus({ preventScroll: true });
+  }
+
+  // The bench, or words in its place where there is no card; what is said of saving stands below either.
+  stand(card) {
+    this.root.firstChild.hidden = !card;
+    this.root.querySelector(".empty")?.remove();
+    if (card && this.status.parentNode === this.root) this.panel.after(this.status, this.notice);
+    if (!card) this.root.append(this.desk.order.length ? el("div", { class: "empty" }, el("p", {}, "The next picture is on its way …")) : this.empty(), this.status, this.notice);
+    return Boolean(card);
   }
 
   undo() {
@@ -55,10 +76,12 @@ class CellView extends View {
   constructor(...all) {
     super(...all);
     this.picture = new PictureView((id) => this.wantFull(id));
-    this.panel = el("div", { class: "panel" });
+    this.panel = el("div", {});
+    this.reasons = el("div", {});
     this.below = el("div", { class: "below" });
     this.notes = new Map();
-    this.root.replaceChildren(el("div", { class: "bench" }, this.picture.element, this.panel), this.below);
+    const panel = el("div", { class: "panel" }, this.panel, this.status, this.notice, this.reasons);
+    this.root.replaceChildren(el("div", { class: "bench" }, this.picture.element, panel), this.below, this.asks);
   }
 
   wantFull(id) {
@@ -70,13 +93,8 @@ class CellView extends View {
 
   draw() {
     const card = this.desk.current();
-    this.root.firstChild.hidden = this.below.hidden = !card;
-    this.root.querySelector(".empty")?.remove();
-    if (!card) {
-      const waits = this.desk.order.length > 0;
-      this.root.append(waits ? el("div", { class: "empty" }, el("p", {}, "The next picture is on its way …")) : this.empty());
-      return this.tell();
-    }
+    this.below.hidden = !card;
+    if (!this.stand(card)) return this.tell();
     if (this.asked !== card.id) this.noting = this.notes.has(card.id);
     this.asked = card.id;
     this.picture.show(card, this.desk.heat && !this.blind());
@@ -86,6 +104,8 @@ class CellView extends View {
     if (!this.shown || shown.some((value, place) => value !== this.shown[place])) {
       this.shown = shown;
       this.fill(this.panel, this.panelParts(card));
+      this.fill(this.reasons, this.blind() ? [] : [this.why(card), this.allLabels(card)]);
+      this.ask(`${card.image}: is ${card.label} in this picture?${this.blind() ? "" : ` The CSV says ${word(card.given)}.`}`);
       this.below.replaceChildren(...(this.blind() ? [] : this.neighbours(card)));
     }
     this.tell();
@@ -99,14 +119,13 @@ class CellView extends View {
     const blind = this.blind();
     const says = blind
       ? el("p", { class: "quiet" }, "Blind: what the CSV says and what the model thinks is shown after your answer.")
-      : el("p", { class: "says" }, "The CSV says ", el("b", {}, word(card.given)), ". The model, which never saw this picture, says ", bar(card.p));
+      : el("p", { class: "says" }, "The CSV says ", el("b", {}, word(card.given)), ". ", el("span", { class: "together" }, "The model says ", bar(card.p)));
     const effect = (value) => (blind ? null : el("small", {}, value === card.given ? "keeps the CSV" : "changes the CSV"));
     const answer = (value, key) =>
       el("button", { type: "button", class: "answer", "aria-keyshortcuts": key.toLowerCase(), onclick: () => this.answer(value) },
          el("span", {}, value === 1 ? "Yes" : "No", el("kbd", { "aria-hidden": "true" }, key)), effect(value));
     return [
-      el("p", { class: "where" }, el("span", { class: "name" }, card.image), el("span", { class: "quiet" }, ` · ${card.split} · `),
-         el("a", { href: card.link, target: "_blank", rel: "noopener" }, "link")),
+      this.place(card),
       el("h2", { id: "question" }, "Is ", el("em", {}, card.label), " in this picture?"),
       says,
       el("div", { class: "answers", role: "group", "aria-labelledby": "question" }, answer(1, "Y"), answer(0, "N")),
@@ -116,10 +135,15 @@ class CellView extends View {
          keyed("Note", "T", { class: "quiet-button", "aria-expanded": String(this.noting), onclick: () => this.note() }),
          !blind && this.desk.data.hasHeat && keyed("Heat map", "H", { class: "quiet-button", "aria-pressed": String(this.desk.heat), onclick: () => this.toggleHeat(),
                                                          title: "Where the trained model sees the label; it has learned from this picture" })),
+      this.desk.heat && !blind && this.desk.data.hasHeat && this.legend(),
       this.noting && this.noteField(card),
-      this.lastLine(), this.status, this.notice,
-      !blind && this.why(card), !blind && this.allLabels(card),
+      this.lastLine(),
     ].filter(Boolean);
+  }
+
+  legend() {
+    return el("p", { class: "legend" }, "Where the trained model sees the label: ", el("span", { class: "together" }, "0.2 ", el("i", { "aria-hidden": "true" }), " 1"),
+      ". Clear: less than 0.2.");
   }
 
   noteField(card) {
@@ -152,7 +176,8 @@ class CellView extends View {
   }
 
   why(card) {
-    const rows = [["model, out of fold", bar(card.p), card.spread], card.context !== null && ["with its other labels", bar(card.context)], ["doubt", bar(card.doubt), card.before]];
+    const rows = [["model, trained without it", bar(card.p), card.spread], card.context !== null && ["with its other labels", bar(card.context)],
+                  ["doubt in the CSV", bar(card.doubt), card.before]];
     return el("section", { class: "why", "aria-label": "Why it is suspect" },
       el("table", {}, ...rows.filter(Boolean).map(([name, value, note]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value, note && el("span", { class: "quiet" }, ` ${note}`))))),
       ...card.why.map((sentence) => el("p", {}, sentence)));
@@ -169,10 +194,10 @@ class CellView extends View {
   neighbours(card) {
     if (!card.near.length) return [];
     const one = (near) => el("li", { class: near.twin && near.other ? "disagrees" : null },
-      near.url ? el("img", { src: near.url, alt: near.name, loading: "lazy" }) : el("span", { class: "quiet" }, "cannot be read"),
-      el("span", { class: "name" }, near.name),
+      small(near.url, "The picture cannot be read"),
+      el("span", { class: "name lines", title: near.name }, near.name),
       near.twin ? el("b", {}, near.other ? "⚠ near-duplicate, other value" : "near-duplicate") : el("span", { class: "quiet" }, `similarity ${near.similarity.toFixed(2)}`),
-      el("span", {}, `${card.label}: `, el("b", {}, word(near.says))), el("span", { class: "quiet" }, near.labels || "no label"));
+      el("span", {}, `${card.label}: `, el("b", {}, word(near.says))), el("span", { class: "quiet lines", title: near.labels }, near.labels || "no label"));
     return [el("h3", {}, "The pictures most like it, and what the CSV says of them"), el("ul", { class: "near" }, ...card.near.map(one))];
   }
 
@@ -206,6 +231,9 @@ class GridView extends View {
     super(...all);
     this.chosen = new Set();
     this.at = 0;
+    this.all = el("div", {});
+    this.head = el("div", { class: "gridhead" });
+    this.root.replaceChildren(el("div", { class: "gridbar" }, this.head, this.status, this.notice), this.all, this.asks);
   }
 
   shown() {
@@ -215,7 +243,8 @@ class GridView extends View {
   draw() {
     const ids = this.shown();
     if (!ids.length) {
-      this.root.replaceChildren(this.desk.order.length ? el("p", { class: "quiet" }, "Pictures are on their way …") : this.empty(), this.status, this.notice);
+      this.head.replaceChildren();
+      this.all.replaceChildren(this.desk.order.length ? el("p", { class: "quiet" }, "Pictures are on their way …") : this.empty());
       return this.tell();
     }
     const card = this.desk.cards.get(ids[0]);
@@ -223,15 +252,15 @@ class GridView extends View {
     const n = [...this.chosen].filter((id) => ids.includes(id)).length;
     const focused = this.root.getRootNode().activeElement?.dataset?.place;
     const count = ids.length === 1 ? "This picture" : `These ${ids.length} pictures`;
-    this.root.replaceChildren(
-      el("div", { class: "gridhead" },
+    this.fill(this.head, [
         el("h2", {}, `${count} ${ids.length === 1 ? lack.replace("carry", "carries").replace("lack", "lacks") : lack} `, el("em", {}, card.label), `, the CSV says. Click those that ${have}.`),
         el("div", { class: "more" },
           el("button", { type: "button", class: "answer", "aria-keyshortcuts": "control+enter", onclick: () => this.confirm() },
             el("span", {}, n ? `Change ${n}, keep ${ids.length - n}` : `Keep all ${ids.length}`, el("kbd", { "aria-hidden": "true" }, "Ctrl ⏎"))),
           this.undoButton(), keyed("Next label", "L", { class: "quiet-button", onclick: () => this.say("next-label") }),
           n > 0 && el("button", { type: "button", class: "quiet-button", onclick: () => this.choose([]) }, "Unclick all")),
-        this.status, this.notice),
+    ]);
+    this.all.replaceChildren(
       el("div", { class: "grid", role: "group", "aria-label": `Pictures whose ${card.label} may be wrong` }, ...ids.map((id, place) => this.tile(id, place))),
     );
     if (focused !== undefined) this.root.querySelector(`[data-place="${focused}"]`)?.focus({ preventScroll: true });
@@ -243,9 +272,9 @@ class GridView extends View {
     const on = this.chosen.has(id);
     return el("button", { type: "button", class: "tile", "aria-pressed": String(on), tabindex: place === this.at ? "0" : "-1", "data-place": place, title: card.image,
                           onclick: () => this.toggle(id, place) },
-      card.url ? el("img", { src: card.url, alt: "" }) : el("span", { class: "quiet" }, card.missing ?? "on its way …"),
+      small(card.url, card.missing ?? "on its way …"),
       el("span", { class: "mark", "aria-hidden": "true" }, on ? `✓ ${word(1 - card.given)}` : ""),
-      el("span", { class: "name" }, card.image), el("span", { class: "quiet" }, `model ${card.p.toFixed(2)}`));
+      el("span", { class: "name lines" }, card.image), el("span", { class: "quiet" }, `model ${card.p.toFixed(2)}`));
   }
 
   toggle(id, place) {
@@ -294,35 +323,30 @@ class ImageView extends View {
   constructor(...all) {
     super(...all);
     this.picture = new PictureView((id) => CellView.prototype.wantFull.call(this, id));
-    this.panel = el("div", { class: "panel" });
-    this.root.replaceChildren(el("div", { class: "bench" }, this.picture.element, this.panel));
+    this.panel = el("div", {});
+    const panel = el("div", { class: "panel" }, this.panel, this.status, this.notice);
+    this.root.replaceChildren(el("div", { class: "bench halves" }, this.picture.element, panel), this.asks);
   }
 
   draw() {
     const card = this.desk.current();
-    this.root.firstChild.hidden = !card;
-    this.root.querySelector(".empty")?.remove();
-    if (!card) {
-      this.root.append(this.desk.order.length ? el("div", { class: "empty" }, el("p", {}, "The next picture is on its way …")) : this.empty());
-      return this.tell();
-    }
+    if (!this.stand(card)) return this.tell();
     if (this.asked !== card.id) this.values = card.labels.map((one) => one.value);
     this.asked = card.id;
     this.picture.show(card, false);
     if (this.desk.full?.id === card.id) this.picture.sharpen(this.desk.full.url);
     const changes = card.labels.filter((one, place) => this.values[place] !== one.given).length;
     this.fill(this.panel, [
-      el("p", { class: "where" }, el("span", { class: "name" }, card.image), el("span", { class: "quiet" }, ` · ${card.split} · `),
-         el("a", { href: card.link, target: "_blank", rel: "noopener" }, "link")),
+      this.place(card),
       el("h2", {}, "What is in this picture?"),
-      el("p", { class: "quiet" }, this.desk.data.blind ? "Blind: the labels start from no." : "The switches stand as the CSV says. Confirming decides every label of the picture."),
+      el("p", { class: "quiet" }, this.desk.data.blind ? "Blind: the labels start from no." : "The switches stand as the CSV says, the bars as the model does. Confirming decides every label of the picture."),
       el("ul", { class: "switches" }, ...card.labels.map((one, place) => this.switch(one, place))),
-      el("div", { class: "more" },
+      el("div", { class: "more confirm" },
         el("button", { type: "button", class: "answer", "aria-keyshortcuts": "control+enter", onclick: () => this.confirm() },
           el("span", {}, this.desk.data.blind ? "Confirm" : changes ? `Confirm, ${changes} changed` : "Confirm as it is", el("kbd", { "aria-hidden": "true" }, "Ctrl ⏎"))),
         keyed("Skip", "S", { class: "quiet-button", onclick: () => this.skip() }), this.undoButton()),
-      this.status, this.notice,
     ]);
+    this.ask(`What is in ${card.image}? ${card.labels.length} labels.`);
     this.tell();
   }
 
@@ -330,10 +354,15 @@ class ImageView extends View {
     const on = this.values[place] === 1;
     const blind = this.desk.data.blind;
     const changed = !blind && this.values[place] !== one.given;
+    const facts = `facts-${place}`;
+    // The name is the label alone: whether it is on is told by the switch, what the model says by the description.
     return el("li", {},
-      el("button", { type: "button", role: "switch", "aria-checked": String(on), class: `switch${changed ? " changed" : ""}`, onclick: () => this.flip(place) },
-        place < 9 && el("kbd", { "aria-hidden": "true" }, String(place + 1)), el("span", { class: "knob", "aria-hidden": "true" }), el("span", { class: "label" }, one.label), el("b", {}, word(on))),
-      !blind && el("span", { class: "facts" }, bar(one.p), one.suspect && el("span", { class: "suspect" }, `◆ suspect, doubt ${one.doubt.toFixed(2)}`), one.decided && el("span", { class: "quiet" }, `decided: ${one.decided}`)));
+      el("button", { type: "button", role: "switch", "aria-checked": String(on), "aria-label": one.label, "aria-describedby": blind ? null : facts,
+                     "aria-keyshortcuts": place < 9 ? String(place + 1) : null, class: `switch${changed ? " changed" : ""}`, onclick: () => this.flip(place) },
+        el("kbd", { "aria-hidden": "true", class: place < 9 ? null : "none" }, place < 9 ? String(place + 1) : ""), el("span", { class: "knob", "aria-hidden": "true" }),
+        el("span", { class: "label" }, one.label), el("b", {}, word(on), changed && el("small", {}, " changed"))),
+      !blind && el("span", { class: "facts", id: facts }, el("span", { class: "unseen" }, changed ? "Changed. " : "", "The model says "), bar(one.p),
+        one.suspect && el("span", { class: "suspect" }, `◆ doubt ${one.doubt.toFixed(2)}`), one.decided && el("span", { class: "quiet" }, `decided: ${one.decided}`)));
   }
 
   flip(place) {
