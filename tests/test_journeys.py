@@ -33,7 +33,7 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         page.on("request", lambda request: requests.append(request.url))
         page.goto(address)
         page.get_by_role("button", name="Draw the demo and start").click()
-        page.wait_for_url("**/dataset", timeout=120_000)
+        page.wait_for_url("**/dataset", timeout=300_000)
         expect(page.locator(".pn-card").first).to_be_attached(timeout=60_000)
         no_traceback(page)
 
