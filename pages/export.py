@@ -33,7 +33,7 @@ def corrected(folder: str, last_decision: int, _wanted: dict[Cell, int]) -> tupl
 
 try:
     desk = review.desk_of(run)
-    store, fold = desk.store, desk.fold
+    store, fold = desk.store, desk.snapshot()
     changes = sorted((d for d in fold.standing.values() if d.verdict == "change"), key=lambda d: -d.id)
     contents, lines = corrected(str(run.folder), fold.last_id, corrections(changes))
     moved = drift(run.source, sheets(str(run.folder)), changes)
@@ -137,10 +137,14 @@ if upload is not None:
     if answers and st.button(f"Take in {len(answers):,} decisions", type="primary", key="take-in"):
         try:
             store.backup(home / "backups")
-            store.apply(queue.fingerprint, answers)
+            stored = store.apply(queue.fingerprint, answers)
         except PanoramaError as error:
             ui.show_error(error)
         else:
+            new = sum(row.id > fold.last_id for row in stored)
+            st.session_state["told"] = (
+                f"{new:,} decisions are new; {len(stored) - new:,} were here already, and are not taken in again even if they were undone since."
+            )
             st.rerun()
 st.divider()
 ui.page_link("effect", "Next: see what the corrections change →")

@@ -76,7 +76,7 @@ with third.popover("More filters", width="stretch", disabled=of_people):
     state = st.selectbox("Show cells that are", list(STATES), format_func=STATES.__getitem__, key="state")
     by = None
     if state in ("decided", "skipped"):
-        names = desk.fold.reviewers()
+        names = desk.snapshot().reviewers()
         anybody = ui.apart("anybody", names)
         chosen = st.selectbox("By", [anybody, *names], format_func=lambda name: name or "no name", key="by")
         by = None if chosen == anybody else chosen
@@ -115,6 +115,11 @@ else:
         None if label == every_label else label, None if kind == "all" else kind, None if split == "all" else split,
         low, high, state, by, order, search.strip(), image,
     )  # fmt: skip
+    if blind and shown == "grid":
+        st.caption("Many at once shows what the CSV says: blind works one by one and on whole pictures.")
+        blind = False
+    elif blind and kind != "all":
+        st.caption("The filter by kind tells what the CSV says: choose “missing and extra” to be blind.")
     review.bench(desk, run, View(shown, filters, who, bool(blind), share / 100, review.seed()))
     if not queue.has_evidence:
         st.caption("This run was made by an older version: its doubts order cells, but count no errors. Train again to see more.")

@@ -68,7 +68,7 @@ def packet(
         desk, run, view, album, [cell for _, cell in receipt.restored], heat=has_heat and sent.get("heat") is True
     )
     return {
-        "serial": time.time_ns(), "csv": desk.queue.fingerprint, "mode": view.mode, "epoch": view.epoch, "reviewer": view.who.name,
+        "serial": time.time_ns(), "csv": desk.queue.fingerprint, "mode": view.mode, "epoch": f"{run.id} {desk.made} {view.epoch}", "reviewer": view.who.name,
         "login": view.who.identity == "login", "blind": view.blind, "pageSize": GRID_SIZE if view.mode == "grid" else 1,
         "order": list(makers), "cards": _made(makers, have, budget_seconds, now),
         "acked": {"client": client, "n": receipt.acked} if client and not receipt.error else None,

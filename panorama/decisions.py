@@ -157,9 +157,13 @@ class Fold:
         rows = self._of_cell[cell]
         settled = next((row for row in reversed(rows) if row.way == "settled"), None)
         latest = self.opinions(cell)
-        said = [row for row in latest if row.value is not None and (settled is None or row.id > settled.id)]
+        if settled is not None and any(row.id > settled.id and _who(row) == _who(settled) for row in latest):
+            settled = None  # who settled it has changed their mind, and speaks for themselves again
+        said = [
+            row for row in latest if row.value is not None and (settled is None or row.id > settled.id or _outranks(row, settled))
+        ]
         if settled is not None:
-            said.insert(0, settled)
+            said = [settled, *(row for row in said if row is not settled)]
         if len({row.value for row in said}) > 1:
             self.conflicts[cell] = tuple(said)
         elif said:
@@ -168,9 +172,25 @@ class Fold:
             self.standing[cell] = latest[-1]
 
     def opinions(self, cell: Cell) -> list[Decision]:
-        """The latest decision of each reviewer on a cell, in the order of ids; skips included."""
-        latest = {row.reviewer: row for row in self._of_cell.get(cell, ())}
+        """The latest decision of each reviewer on a cell, in the order of ids; skips included. A declared name is not the same by a login.
+
+        Those who gave no name count as one person.
+        """
+        latest = {_who(row): row for row in self._of_cell.get(cell, ())}
         return sorted(latest.values(), key=lambda row: row.id)
+
+    def copy(self) -> "Fold":
+        """One that nothing added to this one changes."""
+        other = Fold()
+        other.last_id, other.standing, other.conflicts, other._rows = (
+            self.last_id,
+            dict(self.standing),
+            dict(self.conflicts),
+            dict(self._rows),
+        )
+        for cell, rows in self._of_cell.items():
+            other._of_cell[cell] = list(rows)
+        return other
 
     def of(self, reviewer: str) -> dict[Cell, Decision]:
         """What a reviewer said of each cell, last."""
@@ -183,6 +203,15 @@ class Fold:
     def reviewers(self) -> list[str]:
         """Who decided anything that was not taken back, by name."""
         return sorted({row.reviewer for row in self._rows.values()})
+
+
+def _who(row: Decision) -> tuple[str, Identity]:
+    return row.reviewer, row.identity
+
+
+def _outranks(row: Decision, settled: Decision) -> bool:
+    """Whoever only declared a name, in a file perhaps, settles nothing over those who are logged in."""
+    return row.identity == "login" and settled.identity == "declared"
 
 
 def standing(log: Iterable[Decision]) -> dict[Cell, Decision]:
@@ -249,12 +278,18 @@ class ControlCheck:
     high: float
 
 
-def control_check(decisions: Iterable[Decision], n_unsuspected_left: int) -> ControlCheck | None:
-    """The controls among decisions that stand; None without any."""
-    decided = [row.value != row.given for row in decisions if row.control and row.value is not None]
-    if not decided:
+def control_check(rows: Iterable[Decision], n_unsuspected_left: int) -> ControlCheck | None:
+    """The controls among rows that were not taken back, in the order of ids; None without any.
+
+    Of each control the first answer counts, as it was given to a cell drawn at random: what others made of it later, and conflicts, are not random.
+    """
+    first: dict[Cell, bool] = {}
+    for row in rows:
+        if row.control and row.value is not None:
+            first.setdefault((row.image, row.label), row.value != row.given)
+    if not first:
         return None
-    n, changed = len(decided), sum(decided)
+    n, changed = len(first), sum(first.values())
     low, high = wilson_interval(changed, n)
     share = changed / n
     return ControlCheck(
@@ -303,8 +338,8 @@ _FILE_COLUMNS = (
 
 
 def decisions_csv(fold: Fold) -> bytes:
-    """What stands of each reviewer as a CSV that `read_answers` takes back as it is: one row a cell and reviewer, every text unchanged."""
-    latest = {(row.image, row.label, row.reviewer): row for row in fold.rows()}
+    """What each reviewer said of each cell, and settlements, as a CSV that `read_answers` takes back as it is, every text unchanged."""
+    latest = {(row.image, row.label, *_who(row), row.way == "settled"): row for row in fold.rows()}
     rows = [[_written(getattr(row, name)) for name in _FILE_COLUMNS] for row in sorted(latest.values(), key=lambda row: row.id)]
     return csv_text([_FILE_COLUMNS, *rows]).encode()
 
@@ -367,9 +402,9 @@ def _answer(row: Mapping[str, str], csv: str, given: Callable[[Cell], int | None
 def _moment(text: str) -> str | None:
     try:
         at = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return at.astimezone(UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError):
         return None
-    return at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _share(text: str) -> float | None:

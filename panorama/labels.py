@@ -651,7 +651,7 @@ def _tag_edits(
 def read_decisions(data: bytes, name: str) -> dict[tuple[str, str], int]:
     """(image, label) -> 0 or 1 from a CSV with the columns image, label and value, such as the app's own decisions.csv.
 
-    Of other columns two are known: rows whose `verdict` is skip decide nothing, and one whose `way` is settled counts instead of the cell's others.
+    Of other columns two are known: rows whose `verdict` is skip decide nothing, and one whose `way` is settled counts instead of those before it.
     CsvError, with the line, for a missing column, an empty name, a value that is neither, or two rows that disagree.
     """
     table = parse_csv(data, name)
@@ -664,10 +664,12 @@ def read_decisions(data: bytes, name: str) -> dict[tuple[str, str], int]:
     verdict, way = (header.index(column) if column in header else None for column in ("verdict", "way"))
     decisions: dict[tuple[str, str], int] = {}
     decided_on: dict[tuple[str, str], int] = {}
-    settled = {
-        (values[columns[0]].strip(), values[columns[1]].strip())
-        for values in map(table.values, range(table.n_records)) if way is not None and values[way].strip() == "settled"
-    }  # fmt: skip
+    settled_at: dict[tuple[str, str], int] = {}
+    if way is not None:
+        for record in range(table.n_records):
+            values = table.values(record)
+            if values[way].strip() == "settled":
+                settled_at[values[columns[0]].strip(), values[columns[1]].strip()] = record
     for record, line in enumerate(table.lines.tolist()):
         values = table.values(record)
         image, label, word = (values[column].strip() for column in columns)
@@ -680,10 +682,9 @@ def read_decisions(data: bytes, name: str) -> dict[tuple[str, str], int]:
             raise csv_error(name, line, f"there is no {'label' if image else 'image'}; expected one in every row. Write it.")
         if value < 0:
             raise csv_error(name, line, f"the value of {label} for {image} is {shown(word)}; expected 0 or 1. Correct it.")
-        if (image, label) in settled:
-            if way is not None and values[way].strip() == "settled":
-                decisions[image, label] = value
-        elif decisions.setdefault((image, label), value) != value:
+        if record < settled_at.get((image, label), 0):
+            continue  # a later row settles it
+        if decisions.setdefault((image, label), value) != value:
             message = f"{label} for {image} is {value} here and {1 - value} on line {decided_on[image, label]}"
             raise csv_error(name, line, f"{message}; expected one decision. Remove the wrong row.")
         decided_on.setdefault((image, label), line)

@@ -253,7 +253,7 @@ def people(fold: Fold) -> People:
     kinds = Counter((d.label, "missing" if d.given == 0 else "extra") for d in fold.standing.values() if d.verdict == "change")
     return People(
         verdicts["change"], verdicts["keep"], verdicts["skip"], len(fold.conflicts), tuple(fold.reviewers()), dict(kinds.most_common()),
-        tuple(agreements(fold)), control_check(fold.standing.values(), 0),
+        tuple(agreements(fold)), control_check(fold.rows(), 0),
     )  # fmt: skip
 
 

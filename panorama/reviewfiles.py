@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -55,13 +56,17 @@ def indexed(run: Run, images: list[str], labels: list[str]) -> Arrays:
         status = path.stat()
     except OSError as error:
         raise PanoramaError(f"{path}: cannot be read ({error.strerror}). The run may not have got so far.") from error
-    stamp = np.array([status.st_size, status.st_mtime_ns, len(images), len(labels)])
+    names = zlib.crc32("\0".join([*images, "", *labels]).encode("utf-8", "surrogateescape"))
+    stamp = np.array([status.st_size, status.st_mtime_ns, len(images), len(labels), names])
     with (
         suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
         np.load(run.folder / _INDEX, allow_pickle=False) as kept,
     ):
         if np.array_equal(kept["stamp"], stamp):
-            return {name: kept[name] for name in kept.files}
+            found = {name: kept[name] for name in (*_EMPTY, "has_evidence")}
+            _check(found)
+            _check_positions(found, len(images), len(labels))
+            return found
     found = _parsed(path, images, labels)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{"stamp": stamp, **found})
@@ -129,6 +134,17 @@ def _check(part: Arrays) -> None:
         raise ValueError("given values are 0 or 1")
     if not all(((part[name] >= 0) & (part[name] <= 1)).all() for name in _NUMBERS):
         raise ValueError("probabilities and doubts go from 0 to 1")
+
+
+def _check_positions(found: Arrays, n_images: int, n_labels: int) -> None:
+    """Raises ValueError for an index that was not made by `indexed`."""
+    n = len(found["given"])
+    for name, empty in _EMPTY.items():
+        if found[name].dtype != empty.dtype or found[name].shape != (n,):
+            raise ValueError(f"{name} is {found[name].dtype} of shape {found[name].shape}")
+    for name, most in (("image_of", n_images), ("label_of", n_labels), ("reason", len(REASONS))):
+        if n and not (found[name].min() >= 0 and found[name].max() < most):
+            raise ValueError(f"{name} goes beyond {most}")
 
 
 def _header(path: Path) -> tuple[list[str], bool]:

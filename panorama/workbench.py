@@ -5,6 +5,7 @@ One desk a run in a server, used by all its sessions. Nothing here is the truth:
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -27,7 +28,8 @@ _LANE = 20_000  # cells kept in order; the next ones are found when these run ou
 _KEPT_LANES = 24
 _RANK_EVERY_SECONDS = 5.0
 _RANK_AT_ONCE = 100_000  # cells: up to here every decision re-ranks at once
-_LONGEST_NOTE = 4000
+_LONGEST_NOTE, _LONGEST_NAME = 4000, 200
+_DRAWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,11 @@ class Desk:
     ) -> None:  # fmt: skip
         self.queue, self.store, self.run, self._now, self._later = queue, store, run, now, later
         self._lock = threading.RLock()
+        self.made = time.time_ns()  # tells this reading of the run from another one, whose cells may stand elsewhere
         self._fold = Fold()
         self._open = np.ones(len(queue.doubts), bool)  # nobody has decided or skipped it, and it is in no conflict
         self._leases: dict[int, tuple[str, float]] = {}  # cell -> (reviewer's name, until)
+        self._unsuspected_of: tuple[object, Positions] = (None, np.empty(0, np.int64))
         self._taught = 0  # decisions and undos so far, which the ranking learns from
         self.refresh()
         self._ranked_up_to, self._rank_next_at, self._is_ranking = self._taught, self._now() + _RANK_EVERY_SECONDS, False
@@ -124,8 +128,18 @@ class Desk:
 
     @property
     def fold(self) -> Fold:
-        """What stands as of the last `refresh`."""
+        """What stands as of the last `refresh`, for looking up single cells: it changes while others decide. See `snapshot`."""
         return self._fold
+
+    def snapshot(self) -> Fold:
+        """What stands now, as a copy that nobody changes."""
+        with self._lock:
+            return self._fold.copy()
+
+    def verdicts(self) -> Counter[str]:
+        """How many standing decisions there are of each verdict."""
+        with self._lock:
+            return Counter(decision.verdict for decision in self._fold.standing.values())
 
     # --- what stands --------------------------------------------------------------------------------------------------
 
@@ -359,33 +373,40 @@ class Desk:
         return mixed
 
     def _controls(self, filters: Filters, who: Reviewer, n: int, seed: int, taken: set[int]) -> list[int]:
-        unsuspected = self.unsuspected(filters)
+        """The first `n` open ones of a random sequence that depends on the seed alone: what was decided meanwhile does not bend it."""
+        unsuspected = self._unsuspected(filters)
         if not len(unsuspected):
             return []
-        now, found = self._now(), []
-        # A walk through all of them in steps that are prime to their number: no permutation of millions a click.
-        start, step = int(np.random.default_rng(seed).integers(len(unsuspected))), 7_368_787
-        for number in range(min(len(unsuspected), 4 * n + 256)):
-            cell = int(unsuspected[(start + number * step) % len(unsuspected)])
-            if cell not in taken and self._is_free(cell, who, now):
-                found.append(cell)
+        now, found = self._now(), dict[int, None]()
+        for place in np.random.default_rng(seed).integers(len(unsuspected), size=_DRAWS).tolist():
+            cell = int(unsuspected[place])
+            if self._open[cell] and cell not in taken and self._is_free(cell, who, now):
+                found[cell] = None
                 if len(found) == n:
                     break
-        return found
+        return list(found)
 
-    def unsuspected(self, filters: Filters) -> Positions:
-        """The cells from which controls are drawn: of these labels, kinds and splits, of little doubt in the run, decided or not."""
-        chosen = replace(Filters(), label=filters.label, kind=filters.kind, split=filters.split)
-        fits = self._fits(chosen) & (self.queue.doubts < UNSUSPECTED)
-        return np.flatnonzero(fits & self._open)
+    def _unsuspected(self, filters: Filters) -> Positions:
+        """The cells from which controls are drawn: of the label, kind and split, of little doubt in the run, decided or not."""
+        key = (filters.label, filters.kind, filters.split)
+        with self._lock:
+            if self._unsuspected_of[0] != key:
+                chosen = replace(Filters(), label=filters.label, kind=filters.kind, split=filters.split)
+                self._unsuspected_of = key, np.flatnonzero(self._fits(chosen) & (self.queue.doubts < UNSUSPECTED))
+            return self._unsuspected_of[1]
+
+    def unsuspected_left(self) -> int:
+        """How many cells of little doubt nobody has decided."""
+        with self._lock:
+            return int(np.count_nonzero(self._open[self._unsuspected(Filters())]))
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
     def take(self, events: Sequence[Mapping[str, Any]], who: Reviewer, client: str) -> Receipt:
         """Stores the events of the browser tab `client` in their order, all or none, and says what became of them. An event sent twice counts once.
 
-        An event is {"n": its number in the tab, "image", "label", "value": 0, 1 or None for a skip, and maybe "note", "way",
-        "batch", "blind", "control"} or {"n", "undo": True, and maybe "of": number of the event to take back}. Those that can never be
+        An event is {"n": its number in the tab, "image", "label", "value": 0, 1 or None for a skip, and maybe "who" (the name declared when
+        the key was pressed), "note", "way", "batch", "blind", "control"} or {"n", "undo": True, and maybe "of": number of the event to take back}. Those that can never be
         stored are refused, each with a reason; where storing fails nothing is acknowledged, and `error` says so.
         """
         receipt = Receipt()
@@ -413,7 +434,8 @@ class Desk:
                 cell = self.queue.find(row.image, row.label)
                 if cell is not None:
                     self._leases.pop(cell, None)
-        number_of = {event.event_id: number for event, number in zip(ready, numbers, strict=True) if isinstance(event, Undo)}
+        # What a tab takes back by its number it has on screen again already.
+        number_of = {e.event_id: n for e, n in zip(ready, numbers, strict=True) if isinstance(e, Undo) and e.of is None}
         for row in rows:
             cell = self.queue.find(row.image, row.label)
             if row.verdict == "undo" and row.event_id in number_of and cell is not None:
@@ -423,9 +445,12 @@ class Desk:
     def _event(self, event: Mapping[str, Any], number: int, who: Reviewer, client: str) -> Answer | Undo:
         """Raises PanoramaError for one that can never be stored."""
         event_id = f"{client}:{number}"
+        name = who.name
+        if who.identity == "declared" and isinstance(event.get("who"), str):
+            name = " ".join(event["who"].split())[:_LONGEST_NAME]
         if event.get("undo"):
             of = event.get("of")
-            return Undo(who.name, f"{client}:{of}" if isinstance(of, int) else None, event_id)
+            return Undo(name, f"{client}:{of}" if isinstance(of, int) else None, event_id)
         image, label, value = event.get("image"), event.get("label"), event.get("value")
         cell = self.queue.find(image, label) if isinstance(image, str) and isinstance(label, str) else None
         if cell is None or not isinstance(image, str) or not isinstance(label, str):
@@ -438,7 +463,7 @@ class Desk:
             raise not_saved(f"{image}, {label}: a note has at most {_LONGEST_NOTE:,} characters.")
         ways: tuple[Way, ...] = ("cell", "grid", "image", "settled")
         return Answer(
-            image, label, given, "skip" if value is None else "keep" if value == given else "change", who.name,
+            image, label, given, "skip" if value is None else "keep" if value == given else "change", name,
             float(self.queue.probabilities[cell]), min(1.0, max(0.0, self.doubt(cell))), self.run, note, who.identity,
             way if way in ways else "cell", f"{client}:{batch}" if batch is not None else None,
             event.get("blind") is True, event.get("control") is True, None, event_id,

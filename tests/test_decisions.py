@@ -55,6 +55,12 @@ CELL = ("a", "sea")
         ([row(1, "ada", "keep"), row(2, "bob", "change"), row(3, "eve", "keep", way="settled"), row(4, "eve", "undo", undoes=3)],
          None, (1, 2)),
         ([row(1, "ada", "change"), row(2, "ada", "skip")], 2, ()),
+        ([row(1, "ada", "keep"), row(2, "bob", "change"), row(3, "ada", "change", way="settled"), row(4, "ada", "keep")], None, (2, 4)),
+        ([row(1, "ada", "keep", identity="login"), row(2, "ada", "change")], None, (1, 2)),
+        ([row(1, "ada", "keep", identity="login"), row(2, "bob", "keep", identity="login"), row(3, "eve", "change", way="settled")],
+         None, (3, 1, 2)),
+        ([row(1, "ada", "keep", identity="login"), row(2, "bob", "change", identity="login"),
+          row(3, "eve", "change", way="settled", identity="login")], 3, ()),
     ],
 )  # fmt: skip
 def test_disagreement_is_a_conflict_until_a_person_settles_it(
@@ -106,6 +112,10 @@ def test_controls_tell_how_many_errors_may_be_left() -> None:
     assert (found.n, found.changed, found.left) == (20, 1, pytest.approx(50))
     assert found.low < 50 < found.high
     assert control_check([row(1, "ada", "keep")], 10) is None
+    disputed = [row(1, "ada", "keep", control=True), row(2, "bob", "change"), row(3, "eve", "change", way="settled")]
+    found = control_check(disputed, 10)
+    assert found is not None
+    assert (found.n, found.changed) == (1, 0), "the first look at a cell drawn at random, whatever became of it"
 
 
 # ---- files
@@ -129,6 +139,18 @@ def test_exported_decisions_come_back_as_they_were(tmp_path: Path) -> None:
     same = ("image", "label", "given", "verdict", "reviewer", "note", "probability", "at", "blind", "control", "event_id")
     assert [[getattr(d, n) for n in same] for d in after.rows()] == [[getattr(d, n) for n in same] for d in before.rows()]
     assert decisions_csv(after).replace(b",import,", b",cell,") == data
+
+
+def test_a_settlement_and_what_its_settler_said_before_both_come_back(tmp_path: Path) -> None:
+    store, again = ReviewStore(tmp_path / "one.sqlite"), ReviewStore(tmp_path / "two.sqlite")
+    store.apply("csv", [Answer("a", "sea", 0, "change", "ann"), Answer("a", "sea", 0, "keep", "bob")])
+    store.apply("csv", [Answer("a", "sea", 0, "change", "ann", way="settled")])
+    found, problems = read_answers(decisions_csv(store.fold("csv")), "d.csv", csv="csv", given={CELL: 0}.get, reviewer="")
+    again.apply("csv", found)
+    assert problems == []
+    assert again.corrections("csv") == store.corrections("csv") == {CELL: 1}
+    data = b"image,label,value,at\na,sea,1,0001-01-01T00:00:00+23:59\n"
+    assert read_answers(data, "d.csv", csv="c", given={CELL: 0}.get, reviewer="")[0][0].at is None
 
 
 def test_decisions_for_another_csv_come_in_once_and_those_that_do_not_fit_are_listed() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import time
@@ -13,6 +14,7 @@ from browser import browser, no_traceback, server, settled
 from keys import BURST, LAST_SAVED, ROOT_SCRIPT, press_and_watch, shown_picture, what_is_stored
 from playwright.sync_api import Browser, Page, expect
 
+from panorama import runs
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
 
@@ -197,3 +199,79 @@ def test_blind_hides_what_would_lead_until_the_answer_is_given(opened: Browser, 
         all_saved(page)
         (row,) = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)
         assert row.blind
+        page.keyboard.press("u")
+        page.keyboard.press("n")
+        all_saved(page)
+        again = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)[-1]
+        assert (again.verdict != "undo", again.blind) == (True, False), "what the CSV says had been shown"
+
+
+def test_answers_that_are_not_saved_are_told_on_every_page_and_saved_on_the_way_back(
+    opened: Browser, finished: Run, home: Path
+) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, process):
+        page = visit(opened, address)
+        time.sleep(2)
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            pressed, _ = press_and_watch(page, 5, every_seconds=0.05)
+            page.get_by_role("link", name="Export").click()
+            time.sleep(1)
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        expect(page.get_by_role("heading", name="Export")).to_be_visible(timeout=20_000)
+        stored = len(store.log(finished.fingerprint))
+        if stored < 5:
+            expect(page.get_by_text("not saved yet. Go back to the Review page")).to_be_visible(timeout=10_000)
+        page.get_by_role("link", name="Review").click()
+        deadline = time.monotonic() + 20
+        while len(store.log(finished.fingerprint)) < 5 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert what_is_stored(store.log(finished.fingerprint)) == pressed
+        expect(page.get_by_text("not saved yet")).to_have_count(0, timeout=10_000)
+
+
+def test_an_answer_that_was_taken_back_is_given_anew_without_the_picture_coming_again(
+    opened: Browser, finished: Run, home: Path
+) -> None:
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        time.sleep(1)
+        first = question(page)
+        for key in "yun":
+            page.keyboard.press(key)
+        second = question(page)
+        assert second != first
+        all_saved(page)
+        time.sleep(1)
+        assert question(page) == second, "what is on screen stays there"
+        log = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)
+        assert len(log) == 3
+        assert f"{log[2].image}|{log[2].label}" == first
+
+
+def test_another_run_of_the_same_csv_brings_its_own_cards(opened: Browser, finished: Run, home: Path) -> None:
+    other = finished.folder.with_name("20200101-000000-ffff")
+    shutil.copytree(finished.folder, other)
+    header, rows = runs.read_rows(other / "suspects.csv")
+    runs.write_rows(other / "suspects.csv", header, rows[::-1])
+    with server(home) as (address, _):
+        page = visit(opened, address, f"?run={finished.id}")
+        time.sleep(1)
+        page.keyboard.press("y")
+        all_saved(page)
+        page.get_by_role("combobox", name="Run").click()
+        page.get_by_role("option").last.click()
+        settled(page)
+        time.sleep(2)
+        asked = question(page)
+        page.keyboard.press("n")
+        all_saved(page)
+        log = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)
+        assert [row.run for row in log] == [finished.id, other.name]
+        assert f"{log[1].image}|{log[1].label}" == asked
+        image, label = asked.split("|")
+        shown = next(row for row in rows if row[header.index("image")] == image and row[header.index("label")] == label)
+        assert log[1].probability == pytest.approx(float(shown[header.index("probability")]), abs=1e-5)
+        assert len({(row.image, row.label) for row in log}) == 2

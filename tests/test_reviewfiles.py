@@ -134,3 +134,27 @@ def test_names_are_read_as_they_are(seed_folder: Callable[..., Path], home: Path
     )
     queue = open_queue(run)
     assert queue.name(0) == (name, name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"given": np.array([7], np.int8)},
+        {"image_of": np.array([5], np.int32)},
+        {"doubt": None},
+        {"doubt": np.array([2.0], np.float32)},
+    ],
+)
+def test_an_index_that_says_what_cannot_be_is_made_again(bare: Run, change: dict[str, object]) -> None:
+    row = ["train_000.jpg", "train", "blue", "0", "0.25", "0.75", "0.125", "0.5", "missing", "twin", "1"]
+    runs.write_rows(bare.folder / "suspects.csv", NEW, [row])
+    sound = open_queue(bare)
+    with np.load(bare.folder / "suspects.npz") as kept:
+        arrays = {**dict(kept), **change}
+    np.savez(bare.folder / "suspects.npz", **{name: value for name, value in arrays.items() if value is not None})  # type: ignore[arg-type]
+    again = open_queue(bare)
+    assert (again.given.tolist(), again.image_of.tolist(), again.doubts.tolist()) == (
+        sound.given.tolist(),
+        sound.image_of.tolist(),
+        [0.5],
+    )

@@ -141,10 +141,26 @@ def test_controls_are_unsuspected_and_about_as_many_as_asked_for(store: ReviewSt
         desk.take([said(n, names(desk, [slot.cell])[0], 0, control=slot.control)], ADA, "tab")
         n += 1
     assert 25 <= sum(controls) <= 55, "20 % of 200, four standard deviations"
-    check = control_check(desk.fold.standing.values(), len(desk.unsuspected(Filters())))
+    check = control_check(desk.fold.rows(), desk.unsuspected_left())
     assert check is not None
     assert (check.n, check.changed) == (sum(controls), 0)
-    assert len(desk.unsuspected(Filters())) == 300 - sum(controls)
+    assert desk.unsuspected_left() == 300 - sum(controls)
+
+
+def test_controls_are_spread_over_all_doubts_however_many_were_decided_before(store: ReviewStore) -> None:
+    """Ranks of a random sample of 40 among 4,000 are uniform: their mean is within four standard errors of the middle, and no quarter is empty."""
+    desk = Desk(many(4200, [0.5] * 200 + [0.04 - 0.04 * i / 4000 for i in range(4000)]), store, "run")
+    ranks = []
+    for n in range(400):
+        (slot,) = desk.next(Filters(), ADA, 1, n_answered=n, control_share=0.3, seed=5)
+        if slot.control:
+            ranks.append(slot.cell - 200)
+        desk.take([said(n, names(desk, [slot.cell])[0], 0, control=slot.control)], ADA, "tab")
+        if len(ranks) == 40:
+            break
+    assert len(ranks) == 40
+    assert abs(np.mean(ranks) / 4000 - 0.5) < 4 * (1 / 12) ** 0.5 / 40**0.5
+    assert set(np.array(ranks) // 1000) == {0, 1, 2, 3}
 
 
 def test_controls_stand_where_they_stood_however_often_the_page_runs(store: ReviewStore) -> None:
@@ -175,13 +191,31 @@ def test_events_become_decisions_in_their_order_and_twice_counts_once(store: Rev
 def test_an_undo_says_which_cell_it_gave_back(store: ReviewStore) -> None:
     desk = Desk(a_queue(FOUR), store, "run")
     desk.take([said(0, "a_sea", 1), said(1, "b_sea", 1)], ADA, "tab")
-    receipt = desk.take([{"n": 2, "undo": True, "of": 0}], ADA, "tab")
-    assert [(n, *names(desk, [cell])) for n, cell in receipt.restored] == [(2, "a_sea")]
+    desk.take([{"n": 2, "undo": True, "of": 0}], ADA, "tab")
     assert set(desk.fold.standing) == {("b", "sea")}
     receipt = desk.take([{"n": 0, "undo": True}], ADA, "another tab of hers")
     assert names(desk, [receipt.restored[0][1]]) == ["b_sea"]
     receipt = desk.take([{"n": 1, "undo": True}], ADA, "another tab of hers")
     assert (receipt.acked, receipt.restored, receipt.error) == (1, [], ""), "nothing is left to take back"
+
+
+def test_an_undo_by_its_number_gives_nothing_back_twice_and_the_name_is_that_of_the_press(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    events = [said(0, "a_sea", 1, who=" ann "), {"n": 1, "undo": True, "of": 0, "who": "ann"}, said(2, "a_sea", 0, who="ann")]
+    receipt = desk.take(events, BOB, "tab")
+    assert receipt.restored == [], "the tab has it on screen, or has answered it anew"
+    assert {row.reviewer for row in store.log("csv")} == {"ann"}
+    assert desk.fold.standing["a", "sea"].verdict == "keep"
+    desk.take([said(0, "b_sea", 1, who="mallory")], Reviewer("eve@x.org", "login"), "another")
+    assert store.log("csv")[-1].reviewer == "eve@x.org", "a login is not talked over"
+
+
+def test_a_snapshot_does_not_change(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    before = desk.snapshot()
+    desk.take([said(0, "a_sea", 1)], ADA, "tab")
+    assert (before.standing, before.rows(), before.opinions(("a", "sea"))) == ({}, [], [])
+    assert list(desk.snapshot().standing) == [("a", "sea")]
 
 
 def test_nobody_undoes_what_another_said(store: ReviewStore) -> None:

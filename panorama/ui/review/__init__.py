@@ -12,11 +12,11 @@ import streamlit as st
 from panorama import runs, ui
 from panorama.cards import View, packet, taken
 from panorama.csvscan import counted
-from panorama.decisions import Decision, agreements, control_check
+from panorama.decisions import Decision, Fold, agreements, control_check
 from panorama.errors import PanoramaError
 from panorama.reviewing import in_all
 from panorama.runs import Run
-from panorama.workbench import UNSUSPECTED, Desk, Filters, Receipt, Reviewer
+from panorama.workbench import UNSUSPECTED, Desk, Receipt, Reviewer
 
 KEY = "workbench"
 _FOLDER = Path(__file__).parent
@@ -141,7 +141,7 @@ def album() -> Any:
 
 def _figures(desk: Desk, view: View) -> None:
     fold = desk.fold
-    verdicts = Counter(d.verdict for d in fold.standing.values())
+    verdicts = desk.verdicts()
     entries: list[tuple[str, object] | tuple[str, object, str]] = [
         ("To decide", f"{desk.waiting(view.filters, view.who.name):,}", "with these filters"),
         ("Decided", f"{verdicts['keep'] + verdicts['change']:,}", f"{verdicts['change']:,} changed, {verdicts['keep']:,} kept"),
@@ -186,8 +186,8 @@ def _summary(done: Tally) -> None:
 
 def people(desk: Desk, run: Run, who: Reviewer) -> None:
     """Conflicts to settle, who decided how much, how far they agree, and what the controls say."""
-    _conflicts(desk, run, who)
-    fold = desk.fold
+    fold = desk.snapshot()
+    _conflicts(desk, fold, run, who)
     rows = fold.rows()
     st.subheader("Who decided")
     if not rows:
@@ -204,12 +204,12 @@ def people(desk: Desk, run: Run, who: Reviewer) -> None:
     st.html(
         f'<table class="pn-table"><tr><th>who</th><th>signed by</th><th>changed</th><th>kept</th><th>skipped</th></tr>{body}</table>'
     )
-    _agreement(desk)
-    _controls(desk)
+    _agreement(fold)
+    _controls(fold, desk.unsuspected_left())
 
 
-def _agreement(desk: Desk) -> None:
-    found = agreements(desk.fold)
+def _agreement(fold: Fold) -> None:
+    found = agreements(fold)
     st.subheader("Agreement on cells that two have decided")
     if not found:
         st.write(
@@ -229,9 +229,8 @@ def _agreement(desk: Desk) -> None:
     )
 
 
-def _controls(desk: Desk) -> None:
-    left = len(desk.unsuspected(Filters()))
-    found = control_check(desk.fold.standing.values(), left)
+def _controls(fold: Fold, left: int) -> None:
+    found = control_check(fold.rows(), left)
     st.subheader("Controls")
     if found is None:
         st.write(
@@ -245,8 +244,8 @@ def _controls(desk: Desk) -> None:
     )
 
 
-def _conflicts(desk: Desk, run: Run, who: Reviewer) -> None:
-    conflicts = desk.fold.conflicts
+def _conflicts(desk: Desk, fold: Fold, run: Run, who: Reviewer) -> None:
+    conflicts = fold.conflicts
     st.subheader("Conflicts")
     if not conflicts:
         st.write("None. Where reviewers disagree, the cell stands here until somebody settles it, and the CSV keeps its value.")

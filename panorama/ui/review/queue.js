@@ -36,6 +36,7 @@ class Desk {
     this.full = null; // {id, url}
     this.wantFull = null;
     this.heat = false;
+    this.revealed = new Set(); // ids whose answer by the CSV and the model was shown
     this.restore();
   }
 
@@ -71,7 +72,8 @@ class Desk {
 
   push(events, ids) {
     const first = this.next;
-    for (const event of events) this.events.push({ ...event, n: this.next++ });
+    const who = this.data.reviewer; // of this press; the name may be another one when it is saved
+    for (const event of events) this.events.push({ ...event, who, n: this.next++ });
     if (ids) {
       this.history.push({ n: first, ids });
       this.answered += ids.length;
@@ -82,7 +84,7 @@ class Desk {
 
   undo() {
     const past = this.history.pop();
-    this.events.push({ n: this.next++, undo: true, ...(past ? { of: past.n } : {}) });
+    this.events.push({ n: this.next++, undo: true, who: this.data.reviewer, ...(past ? { of: past.n } : {}) });
     if (past) {
       this.answered -= past.ids.length;
       this.front = [...past.ids.filter((id) => this.cards.has(id)), ...this.front];
@@ -169,7 +171,7 @@ class Desk {
     }
   }
 
-  // What is on screen stays there; behind it comes what was given back, then what the server says is next.
+  // What an undo gave back comes first; else what is on screen stays there. Then what the server says is next.
   arrange(order) {
     const gone = new Set(this.events.filter((event) => !event.undo).map((event) => event.id));
     const undone = new Set(this.front);

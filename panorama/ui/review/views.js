@@ -147,7 +147,7 @@ class CellView extends View {
   }
 
   noteField(card) {
-    const field = el("textarea", { rows: 2, "aria-label": "Note on this decision", placeholder: "Goes into the log with your answer. Esc: back to the keys",
+    const field = el("textarea", { rows: 2, maxlength: 4000, "aria-label": "Note on this decision", placeholder: "Goes into the log with your answer. Esc: back to the keys",
                                    oninput: () => this.notes.set(card.id, field.value), onkeydown: (event) => { if (event.key === "Escape") field.blur(); } });
     field.value = this.notes.get(card.id) ?? "";
     return field;
@@ -208,9 +208,11 @@ class CellView extends View {
     const note = this.notes.get(card.id)?.trim();
     this.notes.delete(card.id);
     desk.done([card.id]);
+    const blind = this.blind() && !desk.revealed.has(card.id);
+    desk.revealed.add(card.id);
     desk.last = { image: card.image, label: card.label, value, given: card.given, p: card.p, blind: this.blind() };
     desk.push([{ id: card.id, image: card.image, label: card.label, value, way: "cell", ...(note && { note }),
-                 ...(this.blind() && { blind: true }), ...(card.control && { control: true }) }], [card.id]);
+                 ...(blind && { blind }), ...(card.control && { control: true }) }], [card.id]);
     this.draw();
   }
 
@@ -301,7 +303,7 @@ class GridView extends View {
     desk.done(ids);
     desk.push(ids.map((id) => {
       const card = desk.cards.get(id);
-      return { id, image: card.image, label: card.label, value: this.chosen.has(id) ? 1 - card.given : card.given, way: "grid", batch };
+      return { id, image: card.image, label: card.label, value: this.chosen.has(id) ? 1 - card.given : card.url ? card.given : null, way: "grid", batch };
     }), ids);
     this.chosen.clear();
     this.at = 0;
