@@ -153,9 +153,9 @@ def seed_recipe() -> TrainConfig:
 
 
 def demo_config(seed: int = 0) -> TrainConfig:
-    """How the demo trains: small pictures, and random weights so that nothing has to be downloaded."""
+    """How the demo trains: small pictures, and the weights that come with panorama, so that nothing has to be downloaded."""
     return TrainConfig(
-        weights="none",
+        weights="starter",
         image_size=96,
         batch_size=16,
         seed=seed,

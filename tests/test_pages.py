@@ -339,3 +339,15 @@ def test_the_recipe_brings_its_own_numbers_and_the_cache_says_its_size(seed_fold
     sound(app)
     assert app.number_input(key="ef-seed").value == 100
     assert app.selectbox(key="schedule-seed").value == "constant"
+
+
+@pytest.mark.usefixtures("finished")
+def test_train_says_what_starter_weights_are_and_for_which_backbone_they_are_there() -> None:
+    app = open_page("train")
+    app.selectbox(key="weights").set_value("starter").run()
+    sound(app)
+    assert "not photos" in words(app)
+    app.selectbox(key="backbone").set_value("resnet50").run()
+    sound(app)
+    assert "for mobilenet_v2 only" in words(app)
+    assert not [button for button in app.button if button.key == "start"]

@@ -18,8 +18,9 @@ Rng = np.random.Generator
 Field = npt.NDArray[np.float32]  # (side, side)
 
 # Which formulas, and how many classes of each.
-CLASSES = {"fractal": 96, "noise": 64, "waves": 48, "cells": 32, "contour": 64, "leaves": 32}
+CLASSES = {"fractal": 20, "noise": 20, "waves": 16, "cells": 12, "contour": 20, "leaves": 12}
 N_CLASSES = sum(CLASSES.values())
+KIND_OF_CLASS = np.repeat(np.arange(len(CLASSES)), list(CLASSES.values()))  # (N_CLASSES,) positions in CLASSES
 SCENE_LABELS = DEMO_LABELS
 _LABEL_COUNTS = (0.05, 0.40, 0.38, 0.17)  # how many of the labels a scene carries
 
@@ -27,14 +28,10 @@ _LABEL_COUNTS = (0.05, 0.40, 0.38, 0.17)  # how many of the labels a scene carri
 def draw_formula(seed: int, index: int, side: int) -> tuple[npt.NDArray[np.uint8], int]:
     """Picture number `index`, (side, side, 3), and its class, 0 to N_CLASSES - 1; classes take turns."""
     number = index % N_CLASSES
-    kind, within = number, 0
-    for kind, count in CLASSES.items():  # noqa: B007
-        if number < within + count:
-            break
-        within += count
+    kind = list(CLASSES)[KIND_OF_CLASS[number]]
     parameters = np.random.default_rng((seed, 1, number))
     rng = np.random.default_rng((seed, 2, index))
-    field, mask = _KINDS[str(kind)](parameters, rng, side)
+    field, mask = _KINDS[kind](parameters, rng, side)
     return _coloured(field, mask, rng), number
 
 

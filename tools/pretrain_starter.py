@@ -40,6 +40,7 @@ from panorama.model import Classifier, batchnorms, build  # noqa: E402
 
 _DRAWN_SIDE = 128
 _WARM_UP = 0.05  # of all steps
+_LABELS_WEIGHT = 3.0  # about as large as the loss of the classes
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -48,14 +49,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "panorama" / "starter")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "panorama-starter", help="drawn pictures, 0.8 GB")
     parser.add_argument("--seed", type=int, default=20_260)
-    parser.add_argument("--formulas", type=int, default=30 * formulas.N_CLASSES, help="how many pictures of formulas to draw")
+    parser.add_argument("--formulas", type=int, default=100 * formulas.N_CLASSES, help="how many pictures of formulas to draw")
     parser.add_argument("--landscapes", type=int, default=5000, help="how many landscapes to draw")
     parser.add_argument("--drawn-side", type=int, default=_DRAWN_SIDE)
     parser.add_argument("--landscape-share", type=float, default=0.5, help="of every batch")
     parser.add_argument(
         "--stages",
         type=stages,
-        default=stages("48:60000,64:50000,128:5000"),
+        default=stages("48:80000,64:24000,128:2000"),
         metavar="SIDE:PICTURES,...",
         help="what is seen at which size",
     )
@@ -71,7 +72,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def stages(text: str) -> list[tuple[int, int]]:
-    """ "48:60000,64:50000,128:5000" -> [(64, 160000), (128, 12000)]: side in pixels, pictures seen."""
+    """ "48:80000,64:24000,128:2000" -> [(64, 160000), (128, 12000)]: side in pixels, pictures seen."""
     return [(int(side), int(count)) for side, count in (part.split(":") for part in text.split(","))]
 
 
@@ -166,6 +167,13 @@ def augmented(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return ((x.clamp(0, 1) - mean) / scale).contiguous(memory_format=torch.channels_last)
 
 
+def class_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Cross entropy of the class, and of its kind: which formula it is of is learned long before its parameters are."""
+    kinds = torch.from_numpy(formulas.KIND_OF_CLASS)
+    by_kind = torch.stack([logits[:, kinds == kind].logsumexp(1) for kind in range(len(formulas.CLASSES))], 1)
+    return F.cross_entropy(logits, wanted, label_smoothing=0.1) + F.cross_entropy(by_kind, kinds[wanted])
+
+
 def order(count: int, rng: np.random.Generator) -> Iterator[int]:
     """Positions of a set for ever, each pass in a new order."""
     while count:
@@ -189,6 +197,7 @@ def train(students: Students, sets: tuple[Drawn, Drawn], options: argparse.Names
     dtype = getattr(torch, options.precision)
     students.train()
     done, began, cost = 0, time.perf_counter(), {}
+    hits, labels_loss = 0.0, math.log(2)  # running means
     for side, count in plan:
         started, shown = time.perf_counter(), time.perf_counter()
         for step in range(count):
@@ -199,14 +208,15 @@ def train(students: Students, sets: tuple[Drawn, Drawn], options: argparse.Names
                 classes, labels = students(x)
             split = options.batch - n_scenes
             loss = x.new_zeros(())
-            hits = 0.0
             if split:
                 wanted = torch.from_numpy(shapes.answers[at[0]]).long()
-                loss = loss + F.cross_entropy(classes[:split].float(), wanted, label_smoothing=0.1)
-                hits = float((classes[:split].argmax(1) == wanted).float().mean())
+                loss = loss + class_loss(classes[:split].float(), wanted)
+                hits += 0.02 * (float((classes[:split].argmax(1) == wanted).float().mean()) - hits)
             if n_scenes:
                 truth = torch.from_numpy(scenes.answers[at[1]]).float()
-                loss = loss + 3 * F.binary_cross_entropy_with_logits(labels[split:].float(), truth)
+                seen = F.binary_cross_entropy_with_logits(labels[split:].float(), truth)
+                loss = loss + _LABELS_WEIGHT * seen
+                labels_loss += 0.02 * (float(seen.detach()) - labels_loss)
             if not torch.isfinite(loss):
                 raise SystemExit(f"The loss is not finite at step {done}: use a lower --learning-rate.")
             optimizer.zero_grad(set_to_none=True)
@@ -219,7 +229,7 @@ def train(students: Students, sets: tuple[Drawn, Drawn], options: argparse.Names
                 shown = time.perf_counter()
                 rate = (step + 1) * options.batch / (shown - started)
                 left = (count - step - 1) * options.batch / rate
-                print(f"{side} px, step {done}/{steps}: loss {float(loss.detach()):.3f}, classes right {hits:.2f}, {rate:.0f} img/s, "
+                print(f"{side} px, step {done}/{steps}: loss {float(loss.detach()):.3f}, classes right {hits:.2f}, labels' loss {labels_loss:.3f}, {rate:.0f} img/s, "
                       f"{left:.0f} s left of this size", flush=True)  # fmt: skip
         cost[f"images_per_second_{side}px"] = round(count * options.batch / (time.perf_counter() - started), 1)
     return {"minutes_of_training": round((time.perf_counter() - began) / 60, 1), **cost}
