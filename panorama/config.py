@@ -156,14 +156,12 @@ def demo_config(seed: int = 0) -> TrainConfig:
     """How the demo trains: small pictures, and the weights that come with panorama, so that nothing has to be downloaded."""
     return TrainConfig(
         weights="starter",
-        image_size=96,
+        image_size=128,
         batch_size=16,
         seed=seed,
-        schedule="constant",
-        epochs_adaptation=5,
-        epochs_finetuning=24,
-        learning_rate_finetuning=2e-3,
+        epochs_adaptation=30,
+        epochs_finetuning=6,
+        learning_rate_finetuning=1e-3,
         patience_finetuning=10,
-        folds=3,
-        fold_repeats=1,
+        fold_models="heads",
     )
