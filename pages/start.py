@@ -21,7 +21,7 @@ with left.container(border=True):
     st.subheader("Try it on the demo")
     st.write(
         "400 landscapes drawn by panorama, with label errors planted on purpose. Nothing is downloaded; "
-        "drawing takes about half a minute and training a few minutes."
+        "drawing takes about half a minute and training a minute or two."
     )
     if st.button("Draw the demo and start", type="primary", key="demo"):
         from panorama.demo import draw_demo

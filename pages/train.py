@@ -42,6 +42,7 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
     )
     options = {
         "imagenet": "ImageNet (downloaded on first use)",
+        "starter": "starter (comes with panorama)",
         "none": "none: start from random weights",
         "path": "a file of my own",
     }
@@ -117,6 +118,14 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
         )
     if start == "none" and name == "fast":
         st.caption("From random weights a few epochs learn little: the seed recipe goes on until it stops improving.")
+    if start == "starter":
+        st.caption(
+            "Pictures that panorama draws taught these weights, not photos: better than random ones, and on photos well behind ImageNet's. "
+            "Also taken where ImageNet's cannot be downloaded."
+        )
+        if backbone != "mobilenet_v2":
+            st.info("Starter weights are there for mobilenet_v2 only. Choose that backbone, or other weights.")
+            return None
     if start == "path" and not Path(file.strip()).expanduser().is_file():
         st.info("Give the path of a weights file that is there.")
         return None
@@ -225,7 +234,7 @@ def panel(shown: Run) -> None:
     elif state in ("starting", "running"):
         st.caption("The curves appear with the first epoch.")
     for note in h.notes:
-        st.caption(ui.text(note))
+        (st.warning if "could not be downloaded" in note else st.caption)(ui.text(note))
 
 
 st.toggle("Logarithmic loss", key="log-scale")

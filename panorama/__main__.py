@@ -17,7 +17,7 @@ import numpy as np
 
 from panorama import cache, datasets, finding, runs
 from panorama.archives import import_zip
-from panorama.config import TrainConfig, demo_config, seed_recipe
+from panorama.config import NAMED_WEIGHTS, TrainConfig, demo_config, seed_recipe
 from panorama.csvscan import counted, csv_text
 from panorama.errors import PanoramaError
 from panorama.files import write_atomically
@@ -149,7 +149,8 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     """One option for each field of TrainConfig, with its default."""
     helps = {
         "backbone": "a torchvision classifier: mobilenet_v2, vgg16, resnet50, efficientnet_b0, ...",
-        "weights": "imagenet (torchvision's, downloaded on first use), none, or the path of a state dict",
+        "weights": "imagenet (torchvision's, downloaded on first use), starter (of mobilenet_v2, taught by drawn pictures, comes with panorama; taken where "
+        "the download fails), none, or the path of a state dict",
         "image_size": "side in pixels of what the network sees",
         "augmentation": "turn, crop and mirror training pictures at random",
         "validation_share": "share of the training split that decides early stopping, the best epoch and thresholds",
@@ -253,16 +254,18 @@ def _train(options: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(options).items() if name in TrainConfig.__dataclass_fields__}
     from_random = given.get("weights") == "none" and options.recipe is None
     config = dataclasses.replace(seed_recipe() if options.recipe == "seed" or from_random else TrainConfig(), **given)
-    if config.weights not in ("imagenet", "none"):
+    if config.weights not in NAMED_WEIGHTS:
         path = Path(config.weights).expanduser().resolve()
         if not path.is_file():
-            raise PanoramaError(f"{config.weights}: there is no such weights file. Give a state dict, imagenet or none.")
+            raise PanoramaError(f"{config.weights}: there is no such weights file. Give a state dict, imagenet, starter or none.")
         config = dataclasses.replace(config, weights=str(path))
     if options.out is not None:
         runs.refuse_used_folder(options.out)
-    from panorama.model import refuse_unknown
+    from panorama.model import refuse_other_than_starter, refuse_unknown
 
     refuse_unknown(config.backbone)
+    if config.weights == "starter":
+        refuse_other_than_starter(config.backbone)
     data = _load(options, config.seed, config.test_share)
     for problem in data.problems:
         if problem.severity != "note":

@@ -15,6 +15,7 @@ PhaseName = Literal["adaptation", "fine tuning"]
 Precision = Literal["auto", "float32", "bfloat16"]
 FoldModels = Literal["auto", "heads", "trained"]
 Schedule = Literal["cosine", "constant"]
+NAMED_WEIGHTS = ("imagenet", "starter", "none")  # any other value of `weights` is a path
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Phase:
 class TrainConfig:
     """Everything that shapes a run except the data. Raises PanoramaError on values that cannot work.
 
-    `weights` is "imagenet", "none" or the path of a state dict. `unfreeze` is "all" or how many of the last blocks
+    `weights` is "imagenet", "starter" (drawn pictures taught them; they ship with panorama), "none" or the path of a state dict. `unfreeze` is "all" or how many of the last blocks
     fine tuning trains. `validation_share` is taken from the training split; `test_share` only where the data brings no
     test split. `fold_models` says what judges a fold: "heads" on features of the pretrained extractor (seconds), or a model
     "trained" through both phases for each fold (a training each); "auto" takes heads where there is pretraining, for without it
@@ -152,17 +153,15 @@ def seed_recipe() -> TrainConfig:
 
 
 def demo_config(seed: int = 0) -> TrainConfig:
-    """How the demo trains: small pictures, and random weights so that nothing has to be downloaded."""
+    """How the demo trains: small pictures, and the weights that come with panorama, so that nothing has to be downloaded."""
     return TrainConfig(
-        weights="none",
-        image_size=96,
+        weights="starter",
+        image_size=128,
         batch_size=16,
         seed=seed,
-        schedule="constant",
-        epochs_adaptation=5,
-        epochs_finetuning=24,
-        learning_rate_finetuning=2e-3,
+        epochs_adaptation=30,
+        epochs_finetuning=6,
+        learning_rate_finetuning=1e-3,
         patience_finetuning=10,
-        folds=3,
-        fold_repeats=1,
+        fold_models="heads",
     )

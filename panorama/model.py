@@ -10,6 +10,8 @@ adaptation (`calibrate_batchnorm`), and in fine tuning they are the mean over th
 batches is not validated with those of weights long gone.
 """
 
+import hashlib
+import json
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,16 +22,22 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from panorama.config import PhaseName
 from panorama.errors import PanoramaError
 
 _DOWNLOAD_TIMEOUT_SECONDS = 20.0
+STARTER_BACKBONE = "mobilenet_v2"
+_STARTER = Path(__file__).with_name("starter") / "mobilenet_v2.safetensors"
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Two outputs in train mode, fixed 299-pixel input: not this code path.
 _LEFT_OUT = frozenset({"googlenet", "inception_v3"})
+
+
+class DownloadError(PanoramaError):
+    """Weights that could not be downloaded; whoever catches it goes on with others, and says so."""
 
 
 class Classifier(nn.Module):
@@ -87,15 +95,42 @@ def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
 def load_pretrained(model: Classifier, backbone: str, weights: str) -> str:
     """Loads the extractor's weights and returns what they are, in words. Raises PanoramaError.
 
-    weights: "imagenet" (torchvision's, downloaded and hash-checked on first use), "none" (left random), or the path of a
+    weights: "imagenet" (torchvision's, downloaded and hash-checked on first use; DownloadError where that is impossible), "starter" (of
+    MobileNetV2, from drawn pictures; they come with panorama), "none" (left random), or the path of a
     state dict of the torchvision model (loaded weights-only; .safetensors too). The last linear
     layer of the file, if any, is not used.
     """
     if weights == "none":
         return "random weights (no pretraining)"
+    if weights == "starter":
+        refuse_other_than_starter(backbone)
+        _load_extractor(model, backbone, _starter_state(_STARTER), "the starter weights")
+        return "starter weights (pretrained on drawn pictures, not on photos)"
     state = _imagenet_state(backbone) if weights == "imagenet" else _state_from_file(Path(weights))
     _load_extractor(model, backbone, state, weights)
     return "ImageNet weights of torchvision" if weights == "imagenet" else f"weights from {Path(weights).name}"
+
+
+def refuse_other_than_starter(backbone: str) -> None:
+    """Raises PanoramaError for a backbone that no starter weights ship for."""
+    if backbone != STARTER_BACKBONE:
+        raise PanoramaError(
+            f"There are starter weights of {STARTER_BACKBONE} only, not of {backbone}. Use --backbone {STARTER_BACKBONE}, "
+            "or other weights: --weights imagenet, --weights PATH or --weights none."
+        )
+
+
+def _starter_state(path: Path) -> dict[str, Tensor]:
+    """The extractor's tensors, stored in float16 to be small. Raises PanoramaError for a file that is not the one its card describes."""
+    again = "Restore both files of panorama/starter from a copy of panorama, or use --weights imagenet."
+    try:
+        data, expected = path.read_bytes(), str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PanoramaError(f"{path}: the starter weights cannot be read ({type(error).__name__}: {error}). {again}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise PanoramaError(f"{path}: changed or damaged: expected sha256 {expected[:12]}..., found {found[:12]}.... {again}")
+    return {name: value.float() if value.is_floating_point() else value for name, value in load(data).items()}
 
 
 def _imagenet_state(backbone: str) -> dict[str, Tensor]:
@@ -109,8 +144,11 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
             f"The ImageNet weights of {backbone} arrived damaged ({error}). Try again, or use --weights PATH or --weights none."
         ) from error
     except OSError as error:
-        raise PanoramaError(
-            f"The ImageNet weights of {backbone} could not be downloaded ({error}). Go on without a network: "
+        starter = (
+            "--weights starter (drawn pictures taught them; they come with panorama), " if backbone == STARTER_BACKBONE else ""
+        )
+        raise DownloadError(
+            f"The ImageNet weights of {backbone} could not be downloaded ({error}). Go on without a network: {starter}"
             "--weights PATH with a state dict you have, or --weights none to train from random weights (slower, less accurate)."
         ) from error
     finally:
@@ -127,7 +165,7 @@ def imagenet_is_cached(backbone: str) -> bool:
 def _state_from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise PanoramaError(
-            f"{path}: there is no such weights file. Give a state dict (.pth, .pt or .safetensors), imagenet or none."
+            f"{path}: there is no such weights file. Give a state dict (.pth, .pt or .safetensors), imagenet, starter or none."
         )
     try:
         if path.suffix == ".safetensors":

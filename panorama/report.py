@@ -313,7 +313,9 @@ def gather(run: Run, data: Data, queue: ReviewQueue | None, fold: Fold, *, most_
 
 def facts(run: Run, measured: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """How the model was made, for a colleague who would do it again."""
-    weights = {"none": "random weights", "imagenet": "ImageNet weights"}.get(run.config.weights, Path(run.config.weights).name)
+    weights = {"none": "random weights", "imagenet": "ImageNet weights", "starter": "starter weights"}.get(
+        run.config.weights, Path(run.config.weights).name
+    )
     best, corrects = measured["best"], run.corrects
     found = [
         ("data set", run.source.name),

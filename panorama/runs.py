@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain, islice
@@ -85,6 +85,14 @@ def create_corrected(old: "Run", csvs: Mapping[str, bytes], corrects: Corrects, 
     return Run(folder)
 
 
+def keep_weights(run: "Run", weights: str) -> TrainConfig:
+    """The run's config with the weights it really starts from, written into its folder: a resumed or repeated run starts from them too."""
+    values = run.stored()
+    config = replace(run.config, weights=weights)
+    _write_config(run.folder, {**values, "train": config.to_json()})
+    return config
+
+
 def _new_folder(created: datetime, home: Path) -> Path:
     return (home / "runs" / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}").expanduser().resolve()
 
@@ -149,6 +157,10 @@ class Run:
                 f"{path}: made by another version of panorama (format {values.get('format')}, expected {_FORMAT})."
             )
         return values
+
+    def stored(self) -> dict[str, Any]:
+        """A copy of what config.json holds."""
+        return dict(self._values)
 
     @cached_property
     def config(self) -> TrainConfig:

@@ -5,6 +5,7 @@ Started again on the same folder it goes on after the last finished epoch. The l
 """
 
 import copy
+import dataclasses
 import json
 import signal
 import sys
@@ -48,10 +49,20 @@ from panorama.events import (
 from panorama.features import Pixels, cached, extract, fingerprint, tiles_pass, whole_pass
 from panorama.files import write_atomically
 from panorama.hardware import Precisions
-from panorama.model import Classifier, FeatureMap, build, calibrate_batchnorm, class_activation, feature_map, load_pretrained
+from panorama.model import (
+    STARTER_BACKBONE,
+    Classifier,
+    DownloadError,
+    FeatureMap,
+    build,
+    calibrate_batchnorm,
+    class_activation,
+    feature_map,
+    load_pretrained,
+)
 from panorama.processes import Team, join, leave
 from panorama.reviewfiles import indexed
-from panorama.runs import EventLog, Run, worker_lock, workspace, write_rows
+from panorama.runs import EventLog, Run, keep_weights, worker_lock, workspace, write_rows
 from panorama.split import linked
 from panorama.training import TrainingData, TrainingState, predict_logits, train
 
@@ -206,7 +217,7 @@ def _work(job: Run, log: _Log, team: Team) -> None:
     splits = _final_splits(job, data, config)
     where = hardware.device()
     model = build(config.backbone, len(data.labels), seed=config.seed)
-    weights = load_pretrained(model, config.backbone, config.weights)
+    config, weights, instead = _load_weights(job, model, config, team)
     model.to(where).to(memory_format=torch.channels_last)
     _try_out(model, config)
     contents = [picture.sha256 for picture in data.pictures]
@@ -221,6 +232,8 @@ def _work(job: Run, log: _Log, team: Team) -> None:
         log.append(RunStarted(time.time(), counts, len(data.labels), device, names[0], names[1], trainings))
         if data.n_left_out:
             log.append(Note(time.time(), f"{counted(data.n_left_out, 'image')} left out; the dataset page says why."))
+        if instead:
+            log.append(Note(time.time(), instead))
         log.append(Note(time.time(), f"{config.backbone} with {weights}."))
         with log.stage(DECODING, len(pixels)) as advanced:
             pixels.read(advanced)
@@ -260,6 +273,31 @@ def _work(job: Run, log: _Log, team: Team) -> None:
             raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
         log.stop_together()
     _finish(job, log, model, fresh, pixels, data, splits, features, computing)
+
+
+def _load_weights(job: Run, model: Classifier, config: TrainConfig, team: Team) -> tuple[TrainConfig, str, str]:
+    """The config with the weights that were loaded, what they are, and, where they are not those asked for, why: both in words.
+
+    ImageNet weights that cannot be downloaded do not end a run of a backbone that starter weights ship for.
+    """
+    weights = instead = ""
+    if team.is_first:
+        try:
+            weights = load_pretrained(model, config.backbone, config.weights)
+        except DownloadError as error:
+            if config.backbone != STARTER_BACKBONE:
+                raise
+            reason = str(error).split(". Go on without")[0]
+            instead = (
+                f"{reason}. So this run starts from the starter weights that come with panorama: pictures that it draws taught them, "
+                "and they are worth less than ImageNet's (docs/starter.md). With a network, start a new run."
+            )
+    instead = team.from_first(instead)
+    if instead:
+        config = keep_weights(job, "starter") if team.is_first else dataclasses.replace(config, weights="starter")
+    if not weights:
+        weights = load_pretrained(model, config.backbone, config.weights)
+    return config, weights, instead
 
 
 def _final_splits(job: Run, data: DataSet, config: TrainConfig) -> npt.NDArray[np.str_]:

@@ -351,3 +351,15 @@ def test_where_a_login_is_configured_nothing_is_shown_before_it(name: str) -> No
     assert not app.get("bidi_component")
     assert not app.selectbox
     assert "pn-" not in words(app)
+
+
+@pytest.mark.usefixtures("finished")
+def test_train_says_what_starter_weights_are_and_for_which_backbone_they_are_there() -> None:
+    app = open_page("train")
+    app.selectbox(key="weights").set_value("starter").run()
+    sound(app)
+    assert "not photos" in words(app)
+    app.selectbox(key="backbone").set_value("resnet50").run()
+    sound(app)
+    assert "for mobilenet_v2 only" in words(app)
+    assert not [button for button in app.button if button.key == "start"]
