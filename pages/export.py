@@ -14,7 +14,7 @@ from panorama.ui import review
 
 ui.ensure_entrypoint()
 
-run = ui.choose_run(needs="suspects.csv", title="Export")
+run = ui.choose_run(needs="suspects.csv", title="Export", own_labels=True)
 home = runs.workspace()
 
 
@@ -36,7 +36,8 @@ try:
     store, fold = desk.store, desk.snapshot()
     changes = sorted((d for d in fold.standing.values() if d.verdict == "change"), key=lambda d: -d.id)
     contents, lines = corrected(str(run.folder), fold.last_id, corrections(changes))
-    moved = drift(run.source, sheets(str(run.folder)), changes)
+    # A retraining's labels are corrected ones: those beside the pictures differ from them as they should.
+    moved = None if run.corrects is not None else drift(run.source, sheets(str(run.folder)), changes)
 except PanoramaError as error:
     ui.show_error(error)
     st.stop()
@@ -48,7 +49,12 @@ ui.facts(
     ("In conflict", f"{len(fold.conflicts):,}", "stay as given until settled"),
 )
 st.write("Every other byte of the CSV stays as it is. Your original file is not touched.")
-if not changes:
+if run.corrects is not None:
+    st.info(
+        f"This run was trained on your CSV with {run.corrects.cells:,} corrections already in it. What was decided on the original labels is with the run "
+        f"{ui.text(run.corrects.run)}: choose it above to export that."
+    )
+elif not changes:
     st.info("Nothing changes yet: the files below are your CSV, byte for byte.")
     ui.page_link("review", "Review the suspects →")
 if moved is not None:

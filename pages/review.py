@@ -1,5 +1,7 @@
 """Decide on the labels that are probably wrong: one by one, many at once or a picture as a whole, alone or with others."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from panorama import ui
@@ -27,7 +29,7 @@ ORDERS: dict[Order, str] = {"doubt": "most doubtful first", "image": "picture by
 
 head = st.container(key="review-head", gap="small")
 with head:
-    run = ui.choose_run(needs="suspects.csv", title="Review")
+    run = ui.choose_run(needs="suspects.csv", title="Review", own_labels=True)
 try:
     desk = review.desk_of(run)
 except PanoramaError as error:
@@ -115,6 +117,9 @@ else:
         None if label == every_label else label, None if kind == "all" else kind, None if split == "all" else split,
         low, high, state, by, order, search.strip(), image,
     )  # fmt: skip
+    if image is not None and state == "waiting" and not desk.waiting(filters, who.name):
+        filters = replace(filters, state="decided")
+        st.caption("Decided already. An answer of yours counts instead of your earlier one.")
     if blind and shown == "grid":
         st.caption("Many at once shows what the CSV says: blind works one by one and on whole pictures.")
         blind = False

@@ -243,7 +243,8 @@ class Desk:
             if control_share > 0 and filters.state == "waiting":
                 slots = self._with_controls(slots, filters, who, n_answered, control_share, seed)[:n]
             until = self._now() + _LEASE_SECONDS
-            self._leases |= {slot.cell: (who.name, until) for slot in slots}
+            if who.name:  # whoever gives no name keeps nothing from the one they become
+                self._leases |= {slot.cell: (who.name, until) for slot in slots}
             return slots
 
     def expected_wrong(self, filters: Filters, who: Reviewer, n: int) -> tuple[int, float]:
@@ -259,7 +260,7 @@ class Desk:
             rows = list(dict.fromkeys(self.queue.image_of[cells].tolist()))[:n]
             until = self._now() + _LEASE_SECONDS
             for cell in self.queue.cell_at[rows].ravel().tolist():
-                if cell >= 0 and self._open[cell]:
+                if cell >= 0 and self._open[cell] and who.name:
                     self._leases[cell] = who.name, until
             return rows
 

@@ -216,7 +216,7 @@ def test_answers_that_are_not_saved_are_told_on_every_page_and_saved_on_the_way_
         os.kill(process.pid, signal.SIGSTOP)
         try:
             pressed, _ = press_and_watch(page, 5, every_seconds=0.05)
-            page.get_by_role("link", name="Export").click()
+            page.get_by_role("link", name="Export", exact=True).click()
             time.sleep(1)
         finally:
             os.kill(process.pid, signal.SIGCONT)
@@ -224,7 +224,7 @@ def test_answers_that_are_not_saved_are_told_on_every_page_and_saved_on_the_way_
         stored = len(store.log(finished.fingerprint))
         if stored < 5:
             expect(page.get_by_text("not saved yet. Go back to the Review page")).to_be_visible(timeout=10_000)
-        page.get_by_role("link", name="Review").click()
+        page.get_by_role("link", name="Review", exact=True).click()
         deadline = time.monotonic() + 20
         while len(store.log(finished.fingerprint)) < 5 and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -174,10 +174,10 @@ def data_set(source: Source) -> DataSet:
     return known[key]
 
 
-def choose_run(*, needs: str | None = None, title: str = "") -> Run:
+def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
     """The run that the page shows: from `?run=`, else the newest that has the file `needs`. Ends the page when there is none.
 
-    title: the page's, where it stands beside the menu rather than above it.
+    title: the page's, where it stands beside the menu rather than above it. own_labels: prefer runs on the original labels to retrainings.
     """
     menu = st.container()
     if title:
@@ -190,6 +190,8 @@ def choose_run(*, needs: str | None = None, title: str = "") -> Run:
         what = "The run has not got that far yet." if busy else "There is no finished training yet."
         then = "Wait for the training to finish." if busy else "Train a model first; the demo takes about two minutes."
         empty_state(what, then, "train", "Go to training")
+    if own_labels:  # what was trained on corrected labels comes after the runs whose labels people decide on
+        found = sorted(found, key=lambda run: run.corrects is not None)
     ids = [run.id for run in found]
     asked = st.query_params.get("run")
     names = {run.id: run_title(run) for run in found}
@@ -206,8 +208,9 @@ def choose_run(*, needs: str | None = None, title: str = "") -> Run:
 
 
 def run_title(run: Run) -> str:
-    """A run in one line, for menus: when, on what, with what."""
-    return f"{run.created.astimezone():%d %b %Y, %H:%M:%S} · {run.source.name} · {run.config.backbone}"
+    """A run in one line, for menus: when, on what, with what; and whether on corrected labels."""
+    again = f" · again, with {run.corrects.cells:,} corrections" if run.corrects is not None else ""
+    return f"{run.created.astimezone():%d %b %Y, %H:%M:%S} · {run.source.name} · {run.config.backbone}{again}"
 
 
 @st.cache_resource(show_spinner=False)

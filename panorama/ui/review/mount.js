@@ -8,11 +8,18 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
   const isNew = desk.receive(data);
   remember(data, setStateValue);
   if (root.view?.constructor !== VIEWS[data.mode] || root.view.desk !== desk || root.epoch !== data.epoch) {
+    if (root.view) leaveField();
     root.view = new VIEWS[data.mode](desk, root, (command) => setTriggerValue("command", command));
     root.epoch = data.epoch;
     root.view.draw();
   } else if (isNew) root.view.draw();
   return listen(root, desk);
+}
+
+// A name or a filter was chosen: keys go to the review again, not into the field. Popovers keep theirs until they are closed.
+function leaveField() {
+  const field = document.activeElement;
+  if (field?.matches("input[role=combobox], input[type=text]") && !field.closest('[data-testid="stPopoverBody"]')) field.blur();
 }
 
 // The reviewer's name is kept by the browser, so that a refresh does not lose it.

@@ -296,6 +296,7 @@ class GridView extends View {
   }
 
   confirm() {
+    if (performance.now() - (this.confirmedAt ?? -Infinity) < 700) return; // a second press is not for pictures that nobody has seen
     const { desk } = this;
     const ids = this.shown();
     if (!ids.length || ids.some((id) => !desk.cards.get(id).url && !desk.cards.get(id).missing)) return;
@@ -305,9 +306,11 @@ class GridView extends View {
       const card = desk.cards.get(id);
       return { id, image: card.image, label: card.label, value: this.chosen.has(id) ? 1 - card.given : card.url ? card.given : null, way: "grid", batch };
     }), ids);
+    this.confirmedAt = performance.now();
     this.chosen.clear();
     this.at = 0;
     this.draw();
+    this.root.scrollIntoView({ block: "start" });
   }
 
   key(key) {
