@@ -5,7 +5,6 @@ Started again on the same folder it goes on after the last finished epoch. The l
 """
 
 import copy
-import dataclasses
 import json
 import signal
 import sys
@@ -292,9 +291,10 @@ def _load_weights(job: Run, model: Classifier, config: TrainConfig, team: Team) 
                 f"{reason}. So this run starts from the starter weights that come with panorama: pictures that it draws taught them, "
                 "and they are worth less than ImageNet's (docs/starter.md). With a network, start a new run."
             )
-    instead = team.from_first(instead)
-    if instead:
-        config = keep_weights(job, "starter") if team.is_first else dataclasses.replace(config, weights="starter")
+        if instead:
+            config = keep_weights(job, "starter")
+    else:  # the first, for which the others have waited, has written down what it went on with
+        config = Run(job.folder).config
     if not weights:
         weights = load_pretrained(model, config.backbone, config.weights)
     return config, weights, instead

@@ -263,6 +263,7 @@ def test_another_run_of_the_same_csv_brings_its_own_cards(opened: Browser, finis
         all_saved(page)
         page.get_by_role("combobox", name="Run").click()
         page.get_by_role("option").last.click()
+        page.wait_for_url(f"**run={other.name}*", timeout=10_000)
         settled(page)
         time.sleep(2)
         page.locator("h1").click()  # out of the menu, whose keys are its own
