@@ -254,6 +254,10 @@ def test_an_answer_that_was_taken_back_is_given_anew_without_the_picture_coming_
 def test_another_run_of_the_same_csv_brings_its_own_cards(opened: Browser, finished: Run, home: Path) -> None:
     other = finished.folder.with_name("20200101-000000-ffff")
     shutil.copytree(finished.folder, other)
+    values = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(
+        json.dumps(values | {"created": "2020-01-01T00:00:00+00:00"})
+    )  # the menu tells runs by their time
     header, rows = runs.read_rows(other / "suspects.csv")
     runs.write_rows(other / "suspects.csv", header, rows[::-1])
     with server(home) as (address, _):
