@@ -351,11 +351,6 @@ def pager(n_items: int, page_size: int, key: str) -> slice:
     return slice(first, first + page_size)
 
 
-def bar_html(share: float) -> str:
-    """A small bar, 0 to 1, with the number beside it."""
-    return f'<span class="pn-bar"><i style="width:{share:.0%}"></i></span>{share:.2f}'
-
-
 def pieces_html(pieces: Pieces) -> str:
     """A line of a file with what differs in it marked. Of what is the same only some is shown where that is long; pointing at it shows all."""
 
@@ -388,15 +383,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def picture_bytes_html(data: bytes, side: int, alt: str) -> str:
-    """As `picture_html`, for a picture that is not a file."""
-    try:
-        encoded = base64.b64encode(thumbnail_jpeg(data, side, alt)).decode()
-    except PictureError as error:
-        return f'<div class="pn-quiet">{esc(error)}</div>'
-    return f'<img class="pn-photo pn-small" src="data:image/jpeg;base64,{encoded}" alt="{esc(alt)}">'
 
 
 _PASTE_HTML = '<div class="zone" tabindex="0" role="button">Click here, then paste a picture (Ctrl+V)</div>'
