@@ -116,6 +116,8 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
             key=f"augmentation-{name}",
             help="Turn, crop and mirror training pictures at random.",
         )
+    if file.strip() and start != "path":
+        st.warning("The path of a weights file is only used with “a file of my own”: choose that under “Pretrained weights”.")
     if start == "none" and name == "fast":
         st.caption("From random weights a few epochs learn little: the seed recipe goes on until it stops improving.")
     if start == "starter":
