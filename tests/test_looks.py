@@ -118,7 +118,8 @@ def drawn(page: Page) -> None:
     """The script has ended, and pictures and charts stand."""
     settled(page)
     page.wait_for_function(
-        '() => !document.querySelector(\'[data-testid="stSkeleton"], [data-testid="stSpinner"]\') && [...document.images].every((one) => one.complete)',
+        # Elements of the last run of the script are faded until the next one has drawn them again: no colours to measure.
+        '() => !document.querySelector(\'[data-testid="stSkeleton"], [data-testid="stSpinner"], [data-stale="true"]\') && [...document.images].every((one) => one.complete)',
         timeout=30_000,
     )
 
