@@ -8,14 +8,15 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from panorama import cache, datasets, finding, runs
+from panorama import cache, datasets, finding, runs, serving
 from panorama.archives import import_zip
 from panorama.config import NAMED_WEIGHTS, TrainConfig, demo_config, seed_recipe
 from panorama.csvscan import counted, csv_text
@@ -139,8 +140,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
 
-    serve = commands.add_parser("serve", help="open the app on this machine only")
+    serve = commands.add_parser("serve", help="open the app, on this machine only unless told otherwise (docs/deployment.md)")
     serve.add_argument("--port", type=_port, default=8501)
+    serve.add_argument("--address", default="127.0.0.1", help="where to listen (default 127.0.0.1: this machine only)")
+    serve.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which browsers reach it; may be given several times",
+    )
+    serve.add_argument("--people", choices=["login", "proxy"], help="who checks those that come in from elsewhere")
     serve.set_defaults(run=_serve)
     return parser
 
@@ -592,16 +602,38 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.address", "127.0.0.1", "--server.port", str(options.port),
-               "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]  # fmt: skip
+    flags: dict[str, Any] = {
+        **serving.SAFE,  # a flag counts more than a file or the environment
+        "server.address": options.address,
+        "server.allowedHosts": ["localhost", "127.0.0.1", *options.host],
+        "server.port": options.port,
+        "server.fileWatcherType": "none",
+    }
     environment = os.environ | {"PANORAMA_HOME": str(runs.workspace())}  # the default is relative to where the command was given
+    if options.people:
+        environment[serving.PEOPLE] = options.people
     os.chdir(_PROJECT)
+    found = [*serving.weaknesses(flags.get, environment, login=_login_is_configured()), *serving.too_old()]
+    if found:
+        raise PanoramaError(" ".join(found))
+    given = [(name, one) for name, value in flags.items() for one in (value if isinstance(value, list) else [value])]
+    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py"]
+    command += [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given]
     if os.name == "posix":
         os.execve(sys.executable, command, environment)  # the server takes this process over: whoever stops it, stops the server
     try:
         return subprocess.call(command, env=environment)
     except KeyboardInterrupt:
         return 0
+
+
+def _login_is_configured() -> bool:
+    for folder in (_PROJECT, Path.home()):
+        try:
+            return "auth" in tomllib.loads((folder / ".streamlit" / "secrets.toml").read_text("utf-8"))
+        except OSError:
+            continue
+    return False
 
 
 if __name__ == "__main__":

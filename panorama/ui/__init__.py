@@ -3,13 +3,14 @@
 import base64
 import gc
 import html
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from panorama import runs
+from panorama import runs, serving
 from panorama.datasets import DataSet, load
 from panorama.decisions import Fold
 from panorama.effect import Comparison, compare
@@ -45,7 +46,7 @@ def enter() -> None:
     st.session_state["entered"] = True
     st.set_page_config(page_title="panorama", page_icon="🏞️", layout="wide")
     page = _navigation()
-    _require_login()
+    _gate()
     st.html(Path(__file__).with_name("style.css"))
     _sidebar()
     page.run()
@@ -65,6 +66,28 @@ def ensure_entrypoint() -> None:
     if not st.session_state.get("entered"):
         _navigation()
         st.rerun()
+    _gate()
+
+
+def _setting(name: str) -> Any:
+    """An option of Streamlit's; None where this version does not have it."""
+    try:
+        return st.get_option(name)
+    except RuntimeError:
+        return None
+
+
+def _gate() -> None:
+    """Ends the page where the server is set up so that others could come in, or nobody has logged in that should have."""
+    found = [*serving.weaknesses(_setting, os.environ, login=login_is_configured()), *serving.too_old()]
+    if found:
+        st.title("panorama does not run like this")
+        st.write(
+            "It keeps your pictures to this machine, and this server is set up differently. Stop it, mend what is said here, and start again."
+        )
+        for one in found:
+            st.error(text(one))
+        st.stop()
     _require_login()
 
 
