@@ -9,7 +9,7 @@ import pytest
 from conftest import COLOURS, QUICK, ROOT, patch_picture
 from streamlit.testing.v1 import AppTest
 
-from panorama import runs
+from panorama import runs, ui
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.decisions import Answer
@@ -363,3 +363,20 @@ def test_train_says_what_starter_weights_are_and_for_which_backbone_they_are_the
     sound(app)
     assert "for mobilenet_v2 only" in words(app)
     assert not [button for button in app.button if button.key == "start"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("sea", "sea"),
+        ("*sea* _and_ `sky`", r"\*sea\* \_and\_ \`sky\`"),
+        ("[a](http://x)", r"\[a\]\(http\:\/\/x\)"),
+        ("<img src=x>", r"\<img src=x\>"),
+        (":red[no] $x$ # 1. a", r"\:red\[no\] \$x\$ \# 1\. a"),
+        ("two\nlines\ttab\x00", "two lines tab "),
+        ("Küste 😀", "Küste 😀"),
+    ],
+)
+def test_a_name_in_a_markdown_place_is_shown_literally(name: str, shown: str) -> None:
+    """CommonMark: a backslash before ASCII punctuation makes it literal. A slash needs none and may have none."""
+    assert ui.text(name) == shown.replace(r"\/", "/")
