@@ -81,13 +81,17 @@ class Receipt:
 
 @dataclass
 class _Lane:
-    """The first cells that fit some filters, in order. more: whether others follow."""
+    """The first cells that fit some filters, in order. more: whether others follow. in_state and n_left follow every decision."""
 
     cells: Positions
     more: bool
     fits: npt.NDArray[np.bool_]  # (n_cells,), whether decided or not
-    n_left: int  # that fit and are in the state asked for; of waiting ones kept up to date
+    in_state: npt.NDArray[np.bool_]  # (n_cells,): those in the state asked for; of waiting ones the desk's own
+    n_left: int  # that fit and are in the state asked for
     used_at: float = 0.0
+
+
+_LaneKey = tuple[Filters, str]  # the filters, and of "mine" the reviewer's name
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class _Ranking:
 
     doubts: Shares
     errors: list[ErrorCount]
-    lanes: dict[tuple[object, ...], _Lane]
+    lanes: dict[_LaneKey, _Lane]
 
 
 def _in_background(work: Callable[[], None]) -> None:
@@ -160,9 +164,17 @@ class Desk:
         was_open, is_open = self._open[cell], name not in self._fold.standing and name not in self._fold.conflicts
         self._open[cell] = is_open
         self._taught += row.verdict != "skip"
-        if was_open != is_open and hasattr(self, "_ranking"):
-            for lane in self._ranking.lanes.values():
-                lane.n_left += (int(is_open) - int(was_open)) * int(lane.fits[cell])
+        if hasattr(self, "_ranking"):
+            self._move(cell, name, was_open)
+
+    def _move(self, cell: int, name: Cell, was_open: bool) -> None:
+        """Takes the cell into the lanes of the states that it has come into, and out of the others: making them anew would cost each key a look at every cell."""
+        for (filters, reviewer), lane in list(self._ranking.lanes.items()):
+            was_in = was_open if filters.state == "waiting" else bool(lane.in_state[cell])
+            lane.in_state[cell] = is_in = self._is_in_state(filters, reviewer, name, cell)
+            lane.n_left += (int(is_in) - int(was_in)) * int(lane.fits[cell])
+            if is_in and not was_in and lane.fits[cell] and not np.any(lane.cells == cell):
+                del self._ranking.lanes[filters, reviewer]  # where it stands in the order only a new lane can say
 
     def doubts(self) -> Shares:
         """(n_cells,): the doubts after what was decided; of a large run as of some seconds ago."""
@@ -182,22 +194,32 @@ class Desk:
         try:
             with self._lock:
                 standing, opened, up_to = dict(self._fold.standing), self._open.copy(), self._taught
-                asked = [
-                    key for key, lane in self._ranking.lanes.items() if lane.used_at > began - _LEASE_SECONDS and len(key) == 1
-                ]
+                asked = {
+                    key: opened if key[0].state == "waiting" else lane.in_state.copy()
+                    for key, lane in self._ranking.lanes.items() if lane.used_at > began - _LEASE_SECONDS
+                }  # fmt: skip
             found = self._ranked(standing)
-            for (filters,) in asked:
-                assert isinstance(filters, Filters)
-                found.lanes[filters,] = self._made_lane(filters, opened, found.doubts)
+            for key, in_state in asked.items():
+                found.lanes[key] = self._made_lane(key[0], in_state, found.doubts)
             with self._lock:
-                for lane in found.lanes.values():
-                    lane.n_left, lane.used_at = int(np.count_nonzero(lane.fits & self._open)), began
+                for key, lane in list(found.lanes.items()):
+                    if not self._catch_up(lane, key, began):
+                        del found.lanes[key]
                 self._ranking, self._ranked_up_to = found, up_to
         finally:
             with self._lock:
                 self._is_ranking = False
                 # A ranking that takes long comes seldom: it computes where keys are answered.
                 self._rank_next_at = self._now() + max(_RANK_EVERY_SECONDS, 10 * (self._now() - began))
+
+    def _catch_up(self, lane: _Lane, key: _LaneKey, began: float) -> bool:
+        """Brings a lane made from a copy up to what was decided since; False where only a new one can be right."""
+        if key[0].state != "waiting" and key not in self._ranking.lanes:
+            return False
+        now = self._open if key[0].state == "waiting" else self._ranking.lanes[key].in_state
+        has_come = bool(np.any(now & ~lane.in_state & lane.fits))
+        lane.in_state, lane.n_left, lane.used_at = now, int(np.count_nonzero(lane.fits & now)), began
+        return not has_come
 
     def _ranked(self, standing: Standing | None = None) -> _Ranking:
         standing = self._fold.standing if standing is None else standing
@@ -270,7 +292,7 @@ class Desk:
 
     def _next_cells(self, filters: Filters, who: Reviewer, n: int) -> list[int]:
         lane = self._lane(filters, who.name)
-        cells = lane.cells[self._open[lane.cells]] if filters.state == "waiting" else lane.cells
+        cells = lane.cells[lane.in_state[lane.cells]]
         if len(cells) < n and lane.more:
             self._ranking.lanes.pop(self._key(filters, who.name), None)
             cells = self._lane(filters, who.name).cells
@@ -287,8 +309,8 @@ class Desk:
                     break
         return found
 
-    def _key(self, filters: Filters, reviewer: str) -> tuple[object, ...]:
-        return (filters,) if filters.state == "waiting" else (filters, reviewer, self._fold.last_id)
+    def _key(self, filters: Filters, reviewer: str) -> _LaneKey:
+        return filters, reviewer if filters.state == "mine" else ""
 
     def _lane(self, filters: Filters, reviewer: str) -> _Lane:
         doubts, key = self.doubts(), self._key(filters, reviewer)
@@ -320,7 +342,7 @@ class Desk:
                 worst = np.argpartition(-doubts[cells], _LANE)[:_LANE]
                 cells = np.sort(cells[worst])
             cells = cells[np.argsort(-doubts[cells], kind="stable")]
-        return _Lane(cells[:_LANE], n_left > _LANE, fits, n_left)
+        return _Lane(cells[:_LANE], n_left > _LANE, fits, in_state, n_left)
 
     def _image_by_image(self, cells: Positions, fits: npt.NDArray[np.bool_]) -> Positions:
         """Pictures by the doubts of the run, which no decision moves: one is finished before the next one comes."""
@@ -350,6 +372,19 @@ class Desk:
         if not skipped and filters.reviewer is None:
             named += list(fold.conflicts)
         return self._mask(named)
+
+    def _is_in_state(self, filters: Filters, reviewer: str, name: Cell, cell: int) -> bool:
+        """As `_in_state`, of one cell."""
+        if filters.state == "waiting":
+            return bool(self._open[cell])
+        if filters.state == "mine":
+            return not any(row.reviewer == reviewer for row in self._fold.opinions(name))
+        skipped = filters.state == "skipped"
+        if filters.reviewer is not None:
+            said = [row for row in self._fold.opinions(name) if row.reviewer == filters.reviewer]
+            return bool(said) and (said[-1].verdict == "skip") == skipped
+        stands = self._fold.standing.get(name)
+        return (stands.verdict == "skip") == skipped if stands else not skipped and name in self._fold.conflicts
 
     def _mask(self, names: Iterable[Cell]) -> npt.NDArray[np.bool_]:
         mask = np.zeros(len(self.queue.doubts), bool)

@@ -120,6 +120,39 @@ def test_the_next_ones_are_found_when_a_lane_runs_out(store: ReviewStore, monkey
     assert asked(desk) == []
 
 
+STATES = [Filters(state="mine"), Filters(state="decided"), Filters(state="skipped"), Filters(state="decided", reviewer="bob")]
+
+
+def test_lanes_that_follow_each_decision_are_what_a_new_desk_shows(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large run no lane is made anew with a decision: answers, skips, second opinions and undos at random move cells in and out."""
+    monkeypatch.setattr("panorama.workbench._RANK_AT_ONCE", 0)
+    clock, rng = Clock(), np.random.default_rng(0)
+    desk = Desk(many(30), store, "run", now=clock, later=lambda work: work())
+    for n in range(150):
+        who = (ADA, BOB)[rng.integers(2)]
+        event = {"n": n, "undo": True} if rng.random() < 0.3 else said(n, f"i{rng.integers(30):04}_sea", [0, 1, None][rng.integers(3)])
+        desk.take([event], who, "tab")
+        clock.seconds += float(rng.choice([0, 6]))
+        desk.doubts()
+        if n % 5 == 0:
+            new = Desk(desk.queue, store, "run")
+            for filters in [*STATES, Filters()]:
+                assert sorted(asked(desk, filters, n=30)) == sorted(asked(new, filters, n=30)), (n, filters)
+                assert desk.waiting(filters, "ada") == new.waiting(filters, "ada"), (n, filters)
+
+
+def test_second_opinions_do_not_look_at_the_whole_log_with_each_key(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("panorama.workbench._RANK_AT_ONCE", 0)
+    desk = Desk(many(30), store, "run", now=Clock(), later=lambda work: work())
+    mine = Filters(state="mine")
+    first = asked(desk, mine)
+    monkeypatch.setattr("panorama.decisions.Fold.of", lambda *_: pytest.fail("the whole log was read"))
+    desk.take([said(0, first[0], 0)], ADA, "tab")
+    assert asked(desk, mine)[:9] == first[1:]
+    desk.take([{"n": 1, "undo": True}], ADA, "tab")
+    assert asked(desk, mine) == first
+
+
 def test_the_label_and_kind_with_most_to_find(store: ReviewStore) -> None:
     desk = Desk(a_queue(FOUR), store, "run")
     assert desk.worst_kind() == ("sea", "missing"), "1.1 against 0.7"
