@@ -442,10 +442,12 @@ class Desk:
         """Stores the events of the browser tab `client` in their order, all or none, and says what became of them. An event sent twice counts once.
 
         An event is {"n": its number in the tab, "image", "label", "value": 0, 1 or None for a skip, and maybe "who" (the name declared when
-        the key was pressed), "note", "way", "batch", "blind", "control"} or {"n", "undo": True, and maybe "of": number of the event to take back}. Those that can never be
+        the key was pressed), "note", "way", "batch", "blind", "control"} or {"n", "undo": True, and maybe "of": number of the event to take back,
+        "from": the tab's id when it had that number, or "event": the id of any event of this name; "back": the tab does not have it on screen}. Those that can never be
         stored are refused, each with a reason; where storing fails nothing is acknowledged, and `error` says so.
         """
         receipt = Receipt()
+        absent = {event.get("n") for event in events if event.get("back") is True}
         ready: list[Answer | Undo] = []
         numbers: list[int] = []
         for event in events:
@@ -470,8 +472,10 @@ class Desk:
                 cell = self.queue.find(row.image, row.label)
                 if cell is not None:
                     self._leases.pop(cell, None)
-        # What a tab takes back by its number it has on screen again already.
-        number_of = {e.event_id: n for e, n in zip(ready, numbers, strict=True) if isinstance(e, Undo) and e.of is None}
+        # What a tab takes back by its number it has on screen again already, unless it says that it has not.
+        number_of = {
+            e.event_id: n for e, n in zip(ready, numbers, strict=True) if isinstance(e, Undo) and (e.of is None or n in absent)
+        }
         for row in rows:
             cell = self.queue.find(row.image, row.label)
             if row.verdict == "undo" and row.event_id in number_of and cell is not None:
@@ -485,8 +489,10 @@ class Desk:
         if who.identity == "declared" and isinstance(event.get("who"), str):
             name = " ".join(event["who"].split())[:_LONGEST_NAME]
         if event.get("undo"):
-            of = event.get("of")
-            return Undo(name, f"{client}:{of}" if isinstance(of, int) else None, event_id)
+            of, origin, known = event.get("of"), event.get("from", client), event.get("event")
+            if isinstance(of, int) and isinstance(origin, str):
+                return Undo(name, f"{origin}:{of}", event_id)
+            return Undo(name, known if isinstance(known, str) else None, event_id)
         image, label, value = event.get("image"), event.get("label"), event.get("value")
         cell = self.queue.find(image, label) if isinstance(image, str) and isinstance(label, str) else None
         if cell is None or not isinstance(image, str) or not isinstance(label, str):

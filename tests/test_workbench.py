@@ -130,7 +130,11 @@ def test_lanes_that_follow_each_decision_are_what_a_new_desk_shows(store: Review
     desk = Desk(many(30), store, "run", now=clock, later=lambda work: work())
     for n in range(150):
         who = (ADA, BOB)[rng.integers(2)]
-        event = {"n": n, "undo": True} if rng.random() < 0.3 else said(n, f"i{rng.integers(30):04}_sea", [0, 1, None][rng.integers(3)])
+        event = (
+            {"n": n, "undo": True}
+            if rng.random() < 0.3
+            else said(n, f"i{rng.integers(30):04}_sea", [0, 1, None][rng.integers(3)])
+        )
         desk.take([event], who, "tab")
         clock.seconds += float(rng.choice([0, 6]))
         desk.doubts()
@@ -264,6 +268,32 @@ def test_what_was_confirmed_together_goes_back_together(store: ReviewStore) -> N
     assert [d.way for d in store.log("csv")] == ["grid", "grid"]
     desk.take([{"n": 2, "undo": True, "of": 0}], ADA, "tab")
     assert desk.fold.standing == {}
+
+
+def test_what_was_confirmed_together_goes_back_together_when_its_first_answer_was_refused(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    both = [
+        said(0, "ghost_sea", 1, way="image", batch=0),
+        said(1, "a_sea", 1, way="image", batch=0),
+        said(2, "a_trees", 0, way="image", batch=0),
+    ]
+    assert len(desk.take(both, ADA, "tab").refused) == 1
+    desk.take([said(0, "b_sea", 1)], ADA, "another tab of hers")
+    desk.take([{"n": 3, "undo": True, "of": 0}], ADA, "tab")
+    assert set(desk.fold.standing) == {("b", "sea")}
+
+
+def test_after_a_refresh_an_undo_names_its_own_event_and_brings_the_cell_back(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    desk.take([said(0, "a_sea", 1)], ADA, "tab")
+    desk.take([said(0, "b_sea", 1)], ADA, "another tab of hers")
+    receipt = desk.take([{"n": 0, "undo": True, "of": 0, "from": "tab", "back": True}], ADA, "tab, loaded again")
+    assert names(desk, [cell for _, cell in receipt.restored]) == ["a_sea"]
+    assert set(desk.fold.standing) == {("b", "sea")}
+    (known,) = (row.event_id for row in store.log("csv") if row.image == "b")
+    assert desk.take([{"n": 1, "undo": True, "event": known, "back": True}], BOB, "his").restored == [], "only of one's own name"
+    receipt = desk.take([{"n": 1, "undo": True, "event": known, "back": True}], ADA, "tab, loaded again")
+    assert names(desk, [cell for _, cell in receipt.restored]) == ["b_sea"]
 
 
 @pytest.mark.parametrize(
