@@ -5,8 +5,9 @@ One desk a run in a server, used by all its sessions. Nothing here is the truth:
 
 import threading
 import time
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -510,3 +511,27 @@ class Desk:
             way if way in ways else "cell", f"{client}:{batch}" if batch is not None else None,
             event.get("blind") is True, event.get("control") is True, None, event_id,
         )  # fmt: skip
+
+
+class Desks:
+    """The desks of a server: one a key for as long as anybody holds it, or two would give the same cell to two people. The newest few stay when nobody does."""
+
+    def __init__(self, kept: int = 3) -> None:
+        self._lock = threading.Lock()
+        self._all: weakref.WeakValueDictionary[Hashable, Desk] = weakref.WeakValueDictionary()
+        self._newest: dict[Hashable, Desk] = {}
+        self._kept = kept
+
+    def get(self, key: Hashable, make: Callable[[], Desk]) -> Desk:
+        """The desk of a key, made, one at a time, if there is none."""
+        found = self._all.get(key)
+        if found is None:
+            with self._lock:
+                found = self._all.get(key)
+                if found is None:
+                    found = self._all[key] = make()
+        self._newest.pop(key, None)
+        self._newest[key] = found
+        for old in list(self._newest)[: -self._kept]:
+            self._newest.pop(old, None)
+        return found

@@ -1,6 +1,8 @@
 """The desk: what comes next for whom, and what becomes of what they send. Orders are worked out by hand."""
 
 import dataclasses
+import gc
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from test_reviewing import FOUR, a_queue
 from panorama.decisions import Answer, control_check
 from panorama.reviewing import ReviewQueue
 from panorama.reviews import ReviewStore
-from panorama.workbench import UNSUSPECTED, Desk, Filters, Receipt, Reviewer
+from panorama.workbench import UNSUSPECTED, Desk, Desks, Filters, Receipt, Reviewer
 
 ADA, BOB = Reviewer("ada"), Reviewer("bob")
 
@@ -162,6 +164,30 @@ def test_the_label_and_kind_with_most_to_find(store: ReviewStore) -> None:
     assert desk.worst_kind() == ("sea", "missing"), "1.1 against 0.7"
     desk.take([said(0, "a_sea", 0)], ADA, "tab")
     assert desk.worst_kind() == ("trees", "extra")
+
+
+def test_a_desk_in_use_is_never_made_a_second_time_however_many_others_are_opened(store: ReviewStore) -> None:
+    desks = Desks(kept=3)
+    made: list[str] = []
+
+    def desk_of(run: str) -> Desk:
+        return desks.get(run, lambda: made.append(run) or Desk(a_queue(FOUR), store, run))  # type: ignore[func-returns-value]
+
+    ada = asked(held := desk_of("one"), n=2)
+    for run in ("two", "three", "four", "five"):
+        desk_of(run)
+    assert not set(asked(desk_of("one"), who=BOB, n=2)) & set(ada), "Ada has these on screen"
+    assert desk_of("one") is held
+    assert made == ["one", "two", "three", "four", "five"]
+    gc.collect()
+    desk_of("two")
+    assert made[5:] == ["two"], "what nobody holds is not kept for ever"
+    threads = [threading.Thread(target=desk_of, args=("six",)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made[6:] == ["six"]
 
 
 # --- controls

@@ -16,7 +16,7 @@ from panorama.decisions import Decision, Fold, agreements, control_check
 from panorama.errors import PanoramaError
 from panorama.reviewing import in_all
 from panorama.runs import Run
-from panorama.workbench import UNSUSPECTED, Desk, Receipt, Reviewer
+from panorama.workbench import UNSUSPECTED, Desk, Desks, Receipt, Reviewer
 
 KEY = "workbench"
 _FOLDER = Path(__file__).parent
@@ -291,16 +291,22 @@ def _settle(desk: Desk, who: Reviewer, name: tuple[str, str], value: int) -> Non
     st.session_state["told"] = receipt.error or " ".join(why for _, why in receipt.refused)
 
 
-@st.cache_resource(show_spinner="Reading suspects", max_entries=3)
-def _desk_of(folder: str, stamps: tuple[int, ...], home: Path) -> Desk:
-    run = Run(Path(folder))
-    made = Desk(ui.queue_of(folder, stamps), ui.review_store(home), run.id)
-    ui.settle_memory()
-    return made
+@st.cache_resource(show_spinner=False)
+def _desks() -> Desks:
+    """One registry a server; not a cache of desks, which would drop one that is in use."""
+    return Desks()
 
 
 def desk_of(run: Run) -> Desk:
     """The desk of a run, shared by all sessions, with what was decided up to now. Raises PanoramaError."""
-    found = _desk_of(str(run.folder), ui.queue_stamps(run), runs.workspace())
+    home, stamps = runs.workspace(), ui.queue_stamps(run)
+
+    def make() -> Desk:
+        made = Desk(ui.queue_of(str(run.folder), stamps), ui.review_store(home), run.id)
+        ui.settle_memory()
+        return made
+
+    found = _desks().get((run.folder, stamps, home), make)
+    st.session_state["desk"] = found  # held for as long as the session lives
     found.refresh()
     return found
