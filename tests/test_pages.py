@@ -9,7 +9,7 @@ import pytest
 from conftest import COLOURS, QUICK, ROOT, patch_picture
 from streamlit.testing.v1 import AppTest
 
-from panorama import runs
+from panorama import runs, ui
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.decisions import Answer
@@ -363,3 +363,26 @@ def test_train_says_what_starter_weights_are_and_for_which_backbone_they_are_the
     sound(app)
     assert "for mobilenet_v2 only" in words(app)
     assert not [button for button in app.button if button.key == "start"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "signed"),
+    [
+        ({"email": "ada@x.org", "sub": "42"}, "ada@x.org"),
+        ({"email": "ada@x.org", "sub": "42", "email_verified": True}, "ada@x.org"),
+        ({"email": "ada@x.org", "sub": "42", "email_verified": False}, "42"),
+        ({"email": "ada@x.org", "sub": "42", "email_verified": "false"}, "42"),
+        ({"name": "Ada", "sub": "42"}, "42"),
+        ({"email": "ada@x.org", "email_verified": False, "name": "Ada"}, ""),
+        ({}, ""),
+    ],
+)
+def test_an_address_that_the_provider_has_not_verified_signs_nothing(
+    claims: dict[str, Any], signed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ui._unverified.cache_clear()
+    assert ui.signature(claims) == signed
+    assert ui.signature(claims) == signed
+    told = [record.message for record in caplog.records]
+    assert len(told) == ("email" in claims and signed != claims["email"]), "once for each account"
+    assert not any("ada@x.org" in one for one in told)
