@@ -95,7 +95,7 @@ def _next_makers(
     slots = [Slot(cell) for cell in restored] + desk.next(
         view.filters, view.who, n, n_answered=view.n_answered, control_share=view.control_share if view.mode == "cell" else 0.0, seed=view.seed
     )  # fmt: skip
-    make = partial(cell_card, heat=heat) if view.mode == "cell" else tile_card
+    make = partial(cell_card, heat=heat, blind=view.blind) if view.mode == "cell" else tile_card
     for slot in slots:
         makers.setdefault(str(slot.cell), partial(make, desk, run, slot, album))
     return makers
@@ -117,8 +117,8 @@ def _made(
 # --- cards ---------------------------------------------------------------------------------------------------------------
 
 
-def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails, *, heat: bool = False) -> Json:
-    """Everything about one cell: the picture, the question, and why it is asked. heat: with a map of where the model sees the label."""
+def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails, *, heat: bool = False, blind: bool = False) -> Json:
+    """Everything about one cell: the picture, the question, and why it is asked. heat: with a map of where the model sees the label. blind: so is the link."""
     queue, cell = desk.queue, slot.cell
     image, label = queue.name(cell)
     row, doubt, first, spread = int(queue.image_of[cell]), desk.doubt(cell), float(queue.doubts[cell]), float(queue.spread[cell])
@@ -130,7 +130,7 @@ def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails, *, heat: bool
         "doubt": doubt, "before": f"({first:.2f} in the run)" if abs(doubt - first) >= 0.01 else "", "why": queue.why(cell),
         "labels": _labels(desk, row), "near": [_near(desk, run, cell, one, album) for one in queue.neighbours(row)],
         **({"heat": _heat(run, row, int(queue.label_of[cell]))} if heat else {}),
-        "link": "review?" + urlencode({"run": run.id, "image": image, "label": label}),
+        "link": _link({"run": run.id, "image": image, "label": label}, blind),
     }  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def image_card(desk: Desk, run: Run, row: int, album: Thumbnails, *, blind: bool
         decided = {"keep": known["given"], "change": 1 - known["given"]}.get(known["decided"], known["given"])
         suspect = doubt >= _SUSPECT and not known["decided"]
         labels.append(known | {"doubt": doubt, "suspect": suspect, "value": 0 if blind else decided})
-    link = "review?" + urlencode({"run": run.id, "image": image, "mode": "image"})
+    link = _link({"run": run.id, "image": image, "mode": "image"}, blind)
     return {
         **_picture(run, queue.paths[row], image, _PICTURE_SIDE, album),
         "image": image,
@@ -161,6 +161,10 @@ def image_card(desk: Desk, run: Run, row: int, album: Thumbnails, *, blind: bool
         "labels": labels,
         "link": link,
     }
+
+
+def _link(query: Mapping[str, str], blind: bool) -> str:
+    return "review?" + urlencode({**query, **({"blind": "1"} if blind else {})})
 
 
 def _labels(desk: Desk, row: int) -> list[Json]:

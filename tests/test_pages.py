@@ -119,11 +119,75 @@ def test_every_way_to_review_is_shown_by_a_link(mode: str) -> None:
     assert told(app)["mode"] == mode
     app.toggle(key="blind").set_value(True).run()
     sound(app)
-    assert told(app)["blind"] is (mode != "grid"), "a grid is of what the CSV says"
+    if mode == "grid":
+        assert not app.get("bidi_component"), "a grid is of what the CSV says"
+        app.button(key="blind-cell").click().run()
+        sound(app)
+    assert told(app)["blind"]
     app.selectbox(key="state").set_value("decided").run()
     sound(app)
     assert told(app)["order"] == []
     assert told(app)["empty"]["title"] == "Nothing is decided with these filters."
+
+
+def test_blind_from_a_grid_of_one_kind_leaves_nothing_that_tells_it(finished: Run, home: Path) -> None:
+    store, queue = ReviewStore(home / "reviews.sqlite"), open_queue(finished)
+    cells = [(*queue.name(cell), int(queue.given[cell])) for cell in range(4)]
+    store.apply(
+        finished.fingerprint,
+        [Answer(*cells[0], "change", "ada"), *(Answer(*cells[1], v, w) for v, w in (("keep", "ada"), ("change", "bob")))],
+    )
+    app = open_page("review")
+    app.segmented_control(key="mode").set_value("grid").run()
+    app.selectbox(key="kind").set_value("extra").run()
+    assert app.query_params["kind"] == "extra"
+    app.toggle(key="blind").set_value(True).run()
+    sound(app)
+    assert "Blind works one by one" in words(app)
+    app.segmented_control(key="mode").set_value("cell").run()
+    sound(app)
+    assert (app.selectbox(key="kind").value, app.selectbox(key="kind").disabled) == ("all", True)
+    assert "kind" not in app.query_params
+    cards = told(app)["cards"].values()
+    assert {card["given"] for card in cards} == {0, 1}, "both kinds are asked for"
+    assert all("blind=1" in card["link"] for card in cards)
+    for tells in ("changed", "kept", "Errors in all", "Of the next", "CSV says yes", "CSV says no", "missing", "extra"):
+        assert tells not in words(app), tells
+    app.segmented_control(key="mode").set_value("people").run()
+    assert "1 cell on which reviewers disagree" in words(app)
+    assert "The CSV says" not in words(app)
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_address_keeps_what_is_chosen_and_the_menus_say_how_much_that_is() -> None:
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    app.query_params |= {
+        "mode": "image",
+        "blind": "1",
+        "kind": "extra",
+        "doubt": "0.3-0.9",
+        "order": "nonsense",
+        "controls": "20",
+    }
+    app.switch_page("pages/review.py").run()
+    sound(app)
+    assert (told(app)["mode"], told(app)["blind"]) == ("image", True)
+    assert app.slider(key="doubt").value == (0.3, 0.9)
+    app.selectbox(key="split").set_value("test").run()
+    run = app.query_params.pop("run")
+    assert app.query_params == {"mode": "image", "blind": "1", "doubt": "0.3-0.9", "split": "test", "controls": "20"}
+    app.query_params["run"] = run
+    titles = [one.proto.popover.label for one in app.get("popover")]
+    assert titles == ["More filters · 2", "Blind, controls · 2"]
+    app.toggle(key="blind").set_value(False).run()
+    assert [one.proto.popover.label for one in app.get("popover")][1] == "Blind, controls · 1"
+    app.toggle(key="blind").set_value(True).run()
+    app.switch_page("pages/export.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/review.py").run()
+    sound(app)
+    assert (told(app)["mode"], told(app)["blind"], app.slider(key="doubt").value) == ("image", True, (0.3, 0.9))
 
 
 def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:

@@ -113,7 +113,7 @@ def bench(desk: Desk, run: Run, view: View) -> None:
         key=KEY, data=data, default={"batch": None, "name": None},
         on_batch_change=lambda: None, on_name_change=_name_was_kept, on_command_change=_next_label,
     )  # fmt: skip
-    _summary(done)
+    _summary(done, blind=view.blind)
 
 
 def _take(desk: Desk, batch: dict[str, Any], who: Reviewer, done: Tally) -> tuple[Receipt, str]:
@@ -144,7 +144,11 @@ def _figures(desk: Desk, view: View) -> None:
     verdicts = desk.verdicts()
     entries: list[tuple[str, object] | tuple[str, object, str]] = [
         ("To decide", f"{desk.waiting(view.filters, view.who.name):,}", "with these filters"),
-        ("Decided", f"{verdicts['keep'] + verdicts['change']:,}", f"{verdicts['change']:,} changed, {verdicts['keep']:,} kept"),
+        (
+            "Decided",
+            f"{verdicts['keep'] + verdicts['change']:,}",
+            "" if view.blind else f"{verdicts['change']:,} changed, {verdicts['keep']:,} kept",
+        ),
     ]
     n, wrong = desk.expected_wrong(view.filters, view.who, 20)
     if n and not view.blind:
@@ -158,16 +162,19 @@ def _figures(desk: Desk, view: View) -> None:
     ui.facts(*entries, small=True)
 
 
-def _summary(done: Tally) -> None:
+def _summary(done: Tally, *, blind: bool) -> None:
+    """What was done in this session. blind: how many were changed would tell what to expect of the next."""
     counts = done.counts
     n = counts["keep"] + counts["change"] + counts["skip"]
     if not n:
         return
     seconds = time.monotonic() - done.began
+    ways = "" if blind else f"{counts['change']:,} changed, {counts['keep']:,} kept, "
     st.caption(
-        f"This session: {counted(n, 'answer')} in {ui.duration(seconds)} ({seconds / n:.1f} s each): {counts['change']:,} changed, {counts['keep']:,} kept, "
-        f"{counts['skip']:,} skipped, {counts['undo']:,} taken back."
+        f"This session: {counted(n, 'cell')} in {ui.duration(seconds)} ({seconds / n:.1f} s each): {ways}{counts['skip']:,} skipped, {counts['undo']:,} taken back."
     )
+    if blind:
+        return
     with st.expander("By label"):
         labels = sorted({label for label, _ in done.by_label})
         rows = "".join(
@@ -184,10 +191,10 @@ def _summary(done: Tally) -> None:
 # --- people --------------------------------------------------------------------------------------------------------------
 
 
-def people(desk: Desk, run: Run, who: Reviewer) -> None:
+def people(desk: Desk, run: Run, who: Reviewer, *, blind: bool = False) -> None:
     """Conflicts to settle, who decided how much, how far they agree, and what the controls say."""
     fold = desk.snapshot()
-    _conflicts(desk, fold, run, who)
+    _conflicts(desk, fold, run, who, blind=blind)
     rows = fold.rows()
     st.subheader("Who decided")
     if not rows:
@@ -244,7 +251,7 @@ def _controls(fold: Fold, left: int) -> None:
     )
 
 
-def _conflicts(desk: Desk, fold: Fold, run: Run, who: Reviewer) -> None:
+def _conflicts(desk: Desk, fold: Fold, run: Run, who: Reviewer, *, blind: bool) -> None:
     conflicts = fold.conflicts
     st.subheader("Conflicts")
     if not conflicts:
@@ -274,7 +281,8 @@ def _conflicts(desk: Desk, fold: Fold, run: Run, who: Reviewer) -> None:
                 st.html(
                     f'<table class="pn-table"><tr><th>who</th><th>says</th><th>when (UTC)</th><th>note</th></tr>{opinions}</table>'
                 )
-                st.caption(f"The CSV says {'yes' if given else 'no'}.")
+                if not blind:
+                    st.caption(f"The CSV says {'yes' if given else 'no'}.")
                 buttons = st.container(horizontal=True)
                 for value in (1, 0):
                     buttons.button(
