@@ -55,6 +55,8 @@ choices = {
     "blind": Choice(False, lambda text: text == "1" or None, lambda value: "1" if value else ""),
     "controls": Choice(0, share_of_100),
 }
+if "mode" not in st.session_state:  # from another page
+    review.leave_people()
 restore(choices)
 
 left, right = head.columns([3, 1], vertical_alignment="bottom")
@@ -66,8 +68,7 @@ with right:
     if ui.login_name():
         st.caption(f"Signed as {ui.text(ui.login_name())}")
     else:
-        st.text_input("Your name", key="reviewer", max_chars=200, placeholder="Your name", label_visibility="collapsed",
-                      help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.")  # fmt: skip
+        review.name_field()
 first, second, third, fourth = head.columns([3, 3, 2, 2])
 of_people = mode == "people"  # which all cells are for: no filter applies
 blind = bool(st.session_state.get("blind", False))
@@ -125,6 +126,8 @@ if image is not None:
         st.rerun()
 
 who = review.reviewer()
+if not of_people:
+    review.leave_people()
 if of_people:
     review.people(desk, run, who, blind=blind)
 elif blind and mode == "grid":

@@ -483,6 +483,14 @@ class Desk:
                 receipt.restored.append((number_of[row.event_id], cell))
         return receipt
 
+    def unsettle(self, settled: Decision, who: Reviewer) -> None:
+        """Takes a settlement back, whoever made it: what people said stands against each other again. Raises PanoramaError."""
+        self.store.apply(
+            self.queue.fingerprint,
+            [Undo(settled.reviewer, settled.event_id, f"{settled.event_id}:back", (who.name, who.identity))],
+        )
+        self.refresh()
+
     def _event(self, event: Mapping[str, Any], number: int, who: Reviewer, client: str) -> Answer | Undo:
         """Raises PanoramaError for one that can never be stored."""
         event_id = f"{client}:{number}"

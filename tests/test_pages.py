@@ -210,6 +210,48 @@ def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:
     assert "1 cell on which reviewers disagree" not in words(app)
 
 
+def test_a_settled_conflict_stays_in_its_place_and_can_be_taken_back_there_and_later(finished: Run, home: Path) -> None:
+    store, queue = ReviewStore(home / "reviews.sqlite"), open_queue(finished)
+    cells = [(*queue.name(cell), int(queue.given[cell])) for cell in range(12)]
+    store.apply(
+        finished.fingerprint, [Answer(*cell, v, who) for cell in cells for v, who in (("keep", "ada"), ("change", "bob"))]
+    )
+    app = open_page("review")
+    app.text_input(key="reviewer").set_value("eve").run()
+    app.segmented_control(key="mode").set_value("people").run()
+
+    def places() -> list[str]:
+        return [one.value for one in app.markdown if " in " in one.value and ":" not in one.value]
+
+    before = places()
+    assert len(before) == 10, "a page of them"
+    next(button for button in app.button if button.label == "Settle: yes").click().run()
+    sound(app)
+    assert places() == before, "nothing slides under the pointer"
+    assert "11 cells on which reviewers disagree" in words(app)
+    assert "✓ Settled: yes**, by eve" in words(app)
+    assert [button.label for button in app.button].count("Settle: yes") == 9
+    assert store.log(finished.fingerprint)[-1].reviewer == "eve"
+    next(button for button in app.button if button.label == "Undo").click().run()
+    sound(app)
+    assert places() == before
+    assert "12 cells on which reviewers disagree" in words(app)
+    [button for button in app.button if button.label == "Settle: no"][1].click().run()
+    app.text_input(key="reviewer").set_value("dan").run()
+    app.switch_page("pages/export.py").run()
+    app.switch_page("pages/review.py").run()
+    app.segmented_control(key="mode").set_value("people").run()
+    assert places()[0] == before[0]
+    assert places()[1] == before[2], "what was settled is gone from the conflicts when somebody comes back"
+    assert "Settled conflicts: 1" in [one.label for one in app.expander]
+    assert "**no**, by eve, 20" in words(app)
+    app.button(key=next(button.key for button in app.button if button.key.endswith("-list"))).click().run()
+    sound(app)
+    assert "12 cells on which reviewers disagree" in words(app)
+    last = store.log(finished.fingerprint)[-1]
+    assert (last.verdict, last.reviewer) == ("undo", "dan"), "the log says who took it back"
+
+
 def test_the_export_shows_each_line_that_changes_and_takes_decisions_in(finished: Run, home: Path) -> None:
     store, csv = ReviewStore(home / "reviews.sqlite"), finished.fingerprint
     app = open_page("export")

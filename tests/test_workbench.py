@@ -11,6 +11,7 @@ import pytest
 from test_reviewing import FOUR, a_queue
 
 from panorama.decisions import Answer, control_check
+from panorama.errors import PanoramaError
 from panorama.reviewing import ReviewQueue
 from panorama.reviews import ReviewStore
 from panorama.workbench import UNSUSPECTED, Desk, Desks, Filters, Receipt, Reviewer
@@ -370,6 +371,28 @@ def test_an_answer_of_another_is_a_conflict_and_settling_ends_it(store: ReviewSt
     desk.take([said(0, "a_sea", 1, way="settled")], BOB, "settling")
     assert desk.fold.conflicts == {}
     assert store.corrections("csv") == {("a", "sea"): 1}
+
+
+def test_a_settlement_is_taken_back_by_anybody_but_a_declared_name_over_a_login(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    desk.take([said(0, "a_sea", 1)], ADA, "tab")
+    desk.take([said(0, "a_sea", 0)], BOB, "his")
+    for number, (settler, undoer, is_back) in enumerate([
+        (ADA, BOB, True), (Reviewer("eve@x.org", "login"), BOB, False), (ADA, Reviewer("eve@x.org", "login"), True),
+    ]):  # fmt: skip
+        desk.take([said(0, "a_sea", 1, way="settled")], settler, f"settling {number}")
+        row = desk.fold.standing["a", "sea"]
+        if is_back:
+            desk.unsettle(row, undoer)
+            desk.unsettle(row, undoer)
+        else:
+            with pytest.raises(PanoramaError, match="was logged in for this answer"):
+                desk.unsettle(row, undoer)
+            desk.unsettle(row, settler)
+        assert list(desk.fold.conflicts) == [("a", "sea")]
+        assert (store.log("csv")[-1].reviewer, store.log("csv")[-1].identity) == dataclasses.astuple(
+            undoer if is_back else settler
+        )
 
 
 def test_doubts_of_a_large_run_are_learned_again_after_some_seconds(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:

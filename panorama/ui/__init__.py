@@ -377,7 +377,11 @@ def pager(n_items: int, page_size: int, key: str) -> slice:
     if n_pages == 1:
         return slice(0, n_items)
     left, right = st.columns([1, 4], vertical_alignment="bottom")
-    page = int(left.number_input(f"Page (of {n_pages:,})", 1, n_pages, key=f"{key}-page-{n_pages}"))
+    field, kept = f"{key}-page-{n_pages}", f"{key}-page"
+    if field not in st.session_state:  # there are more of them meanwhile: the page stays
+        st.session_state[field] = min(n_pages, st.session_state.get(kept, 1))
+    page = int(left.number_input(f"Page (of {n_pages:,})", 1, n_pages, key=field))
+    st.session_state[kept] = page
     first = (page - 1) * page_size
     right.caption(f"{first + 1:,} to {min(first + page_size, n_items):,} of {n_items:,}")
     return slice(first, first + page_size)
