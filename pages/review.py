@@ -85,10 +85,15 @@ st.session_state["label-choices"] = label_choices
 if st.session_state.get("label") not in label_choices:
     st.session_state["label"] = label_choices[0]
 label = first.selectbox("Label", label_choices, key="label", label_visibility="collapsed", disabled=of_people)
+kind_names = KINDS | {"all": "both kinds, for it is blind"} if blind else KINDS
 kind = second.selectbox(
-    "Kind", kind_choices, format_func=KINDS.__getitem__, key="kind", label_visibility="collapsed", disabled=of_people or blind,
-    help="Blind: no filter by kind, which is what the CSV says." if blind else None,
-)  # fmt: skip
+    "Kind",
+    kind_choices,
+    format_func=kind_names.__getitem__,
+    key="kind",
+    label_visibility="collapsed",
+    disabled=of_people or blind,
+)
 with third.popover(
     marked("More filters", choices, "state", "by", "order", "split", "doubt", "search"), width="stretch", disabled=of_people
 ):
@@ -142,8 +147,6 @@ else:
     if image is not None and state == "waiting" and not desk.waiting(filters, who.name):
         filters = replace(filters, state="decided")
         st.caption("Decided already. An answer of yours counts instead of your earlier one.")
-    if blind:
-        st.caption("Blind: nothing here tells what the CSV says, and there is no filter by kind, which would.")
     review.bench(desk, run, View(shown, filters, who, blind, share / 100, review.seed()))
     if not queue.has_evidence:
         st.caption("This run was made by an older version: its doubts order cells, but count no errors. Train again to see more.")

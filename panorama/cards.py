@@ -74,6 +74,19 @@ def packet(
         "acked": {"client": client, "n": receipt.acked} if client and not receipt.error else None,
         "refused": receipt.refused, "restored": [[n, _id(desk, view, cell)] for n, cell in receipt.restored], "error": receipt.error,
         "full": _full(desk, run, view, sent.get("full"), album), "empty": _empty(view.filters), "hasHeat": has_heat,
+        "latest": _latest(desk, view.who) if sent.get("latest") is True else None,
+    }  # fmt: skip
+
+
+def _latest(desk: Desk, who: Reviewer) -> Json:
+    """What an undo that names no answer would take back: the latest one of this name, and how many were confirmed together with it."""
+    rows = desk.latest(who.name)
+    if not rows:
+        return {"who": who.name}
+    first = rows[0]
+    said = "skipped" if first.value is None else "yes" if first.value else "no"
+    return {
+        "who": who.name, "event": first.event_id, "image": first.image, "label": first.label, "said": said, "at": first.at[:16].replace("T", " "), "n": len(rows),
     }  # fmt: skip
 
 

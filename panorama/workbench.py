@@ -141,6 +141,12 @@ class Desk:
         with self._lock:
             return self._fold.copy()
 
+    def latest(self, reviewer: str) -> list[Decision]:
+        """The latest answer under this name that was not taken back, then those that were confirmed together with it."""
+        with self._lock:
+            mine = [row for row in reversed(self._fold.rows()) if row.reviewer == reviewer]
+        return [row for n, row in enumerate(mine) if n == 0 or (row.batch is not None and row.batch == mine[0].batch)]
+
     def verdicts(self) -> Counter[str]:
         """How many standing decisions there are of each verdict."""
         with self._lock:
