@@ -39,7 +39,7 @@ except PanoramaError as error:
 queue = desk.queue
 
 every_label = ui.apart("all labels", queue.labels)
-names = desk.snapshot().reviewers()
+names = desk.reviewers()
 anybody = ui.apart("anybody", names)
 splits = ["all", *sorted(set(queue.splits))]
 choices = {

@@ -141,6 +141,11 @@ class Desk:
         with self._lock:
             return self._fold.copy()
 
+    def reviewers(self) -> list[str]:
+        """Who decided anything that was not taken back, by name."""
+        with self._lock:
+            return self._fold.reviewers()
+
     def latest(self, reviewer: str) -> list[Decision]:
         """The latest answer under this name that was not taken back, then those that were confirmed together with it."""
         with self._lock:

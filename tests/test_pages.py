@@ -183,6 +183,14 @@ def test_the_address_keeps_what_is_chosen_and_the_menus_say_how_much_that_is() -
     app.toggle(key="blind").set_value(False).run()
     assert [one.proto.popover.label for one in app.get("popover")][1] == "Blind, controls · 1"
     app.toggle(key="blind").set_value(True).run()
+    app.session_state["review-written-at"] = 0.0
+    app.query_params = {"run": run, "split": "test"}
+    app.run()
+    sound(app)
+    assert (told(app)["mode"], app.slider(key="doubt").value) == ("cell", (0.0, 1.0)), "somebody went back to another address"
+    assert told(app)["blind"], "which only the person turns off"
+    app.slider(key="doubt").set_value((0.3, 0.9)).run()
+    app.segmented_control(key="mode").set_value("image").run()
     app.switch_page("pages/export.py").run()
     app.query_params.clear()
     app.switch_page("pages/review.py").run()

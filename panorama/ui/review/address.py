@@ -57,7 +57,7 @@ def restore(choices: Mapping[str, Choice]) -> None:
         value = None if text is None else choice.read(text)
         if value is not None:
             st.session_state[name] = value
-        elif not is_new:
+        elif not is_new and name != "blind":  # which only the person turns off
             st.session_state.pop(name, None)
 
 
