@@ -69,7 +69,7 @@ with right:
         st.caption(f"Signed as {ui.text(ui.login_name())}")
     else:
         review.name_field()
-first, second, third, fourth = head.columns([3, 3, 2, 2])
+first, second, third, fourth = head.columns([5, 7, 5, 6])
 of_people = mode == "people"  # which all cells are for: no filter applies
 blind = bool(st.session_state.get("blind", False))
 label_choices, kind_choices = [every_label, *queue.labels], list(KINDS)
@@ -85,7 +85,7 @@ st.session_state["label-choices"] = label_choices
 if st.session_state.get("label") not in label_choices:
     st.session_state["label"] = label_choices[0]
 label = first.selectbox("Label", label_choices, key="label", label_visibility="collapsed", disabled=of_people)
-kind_names = KINDS | {"all": "both kinds, for it is blind"} if blind else KINDS
+kind_names = KINDS | {"all": "both kinds (blind)"} if blind else KINDS
 kind = second.selectbox(
     "Kind",
     kind_choices,

@@ -388,7 +388,7 @@ def test_undo_is_of_this_tab_and_asks_before_it_takes_back_another_answer(opened
             time.sleep(0.2)
         assert store.current(finished.fingerprint) == {}
         page.keyboard.press("u")
-        expect(offer).to_contain_text("Ada has no answer here that stands", timeout=20_000)
+        expect(offer).to_contain_text("No answer of Ada stands here", timeout=20_000)
 
         # Blind and the filters are in the address, a name that was emptied stays so.
         page.get_by_role("button", name="Blind, controls").click()

@@ -48,7 +48,7 @@ class View {
     const more = latest.n > 1 ? `, and ${latest.n - 1} confirmed together with it` : "";
     this.offer.replaceChildren(
       el("p", {}, "This tab has no answer left to take back. ", latest.event ? [`${whose} is `, el("b", {}, `${latest.said}: ${latest.label}`), ` in ${latest.image}, ${latest.at} UTC${more}.`]
-        : `${latest.who || "Nobody without a name"} has no answer here that stands.`),
+        : `No answer ${latest.who ? `of ${latest.who}` : "without a name"} stands here.`),
       el("div", { class: "more" }, ...(latest.event ? [button("Take it back", () => { this.desk.takeLatestBack(); this.draw(); }), button("Leave it", close)] : [button("Close", close)])),
     );
     this.offer.querySelector("button").focus({ preventScroll: true });
