@@ -73,7 +73,7 @@ def watch(run: Run) -> None:
         st.session_state["effect-watched"] = (run.id, state)
         st.rerun()  # once, so that the page ticks only while something runs
     if state in ("starting", "running"):
-        now, asked = progress(h, time.time()), run.stop_is_asked()
+        now, asked = progress(h, time.time(), run.config), run.stop_is_asked()
         left = "" if now.seconds_left is None else f" · about {ui.duration(now.seconds_left)} left"
         st.progress(now.fraction, f"{'Stopping ...' if asked else ui.text(now.doing)}{left}")
         if st.button("Stop", key="stop", disabled=asked, help="Stops at the next batch; it can be resumed."):

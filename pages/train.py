@@ -199,7 +199,7 @@ def panel(shown: Run) -> None:
     if st.session_state.get("watched") != (shown.id, state):
         st.session_state["watched"] = (shown.id, state)
         st.rerun()  # once, so that the page ticks only while something runs
-    now = progress(h, time.time())
+    now = progress(h, time.time(), shown.config)
     if state in ("starting", "running"):
         asked = shown.stop_is_asked()
         left = "" if now.seconds_left is None else f" · about {ui.duration(now.seconds_left)} left"
