@@ -120,8 +120,7 @@ left, right = st.container(key="charts").columns([3, 2])
 with left:
     st.altair_chart(charts.label_counts(data.labels, data.targets, data.splits), key="label-counts")
 with right:
-    if 1 < len(data.labels) <= 40:
-        st.altair_chart(charts.cooccurrence(data.labels, data.targets), key="cooccurrence")
+    ui.labels_together(data.labels, data.targets)
 
 st.subheader("Pictures")
 left, middle, right = st.columns([2, 1, 2])

@@ -167,7 +167,8 @@ st.write(
 data = ui.report_data(run)
 left, right = st.container(key="charts-data").columns(2)
 left.altair_chart(charts.label_counts(data.labels, data.targets, ["test" if s == "test" else "train" for s in data.splits.tolist()]), key="label-counts")  # fmt: skip
-right.altair_chart(charts.cooccurrence(data.labels, data.targets), key="cooccurrence")
+with right:
+    ui.labels_together(data.labels, data.targets)
 if health.remarks:
     with st.expander("Remarks"):
         st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in health.remarks))

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import streamlit as st
 
-from panorama import runs
+from panorama import charts, runs
 from panorama.datasets import DataSet, load
 from panorama.decisions import Fold
 from panorama.effect import Comparison, compare
@@ -175,9 +177,11 @@ def data_set(source: Source) -> DataSet:
 
 
 def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
-    """The run that the page shows: from `?run=`, else the newest that has the file `needs`. Ends the page when there is none.
+    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest that has the file `needs`. Ends the page when
+    there is none.
 
-    title: the page's, where it stands beside the menu rather than above it. own_labels: prefer runs on the original labels to retrainings.
+    title: the page's, where it stands beside the menu rather than above it. own_labels: for decisions, which are on the labels as they came: where
+    a retraining was chosen on another page, the run that it repeats.
     """
     menu = st.container()
     if title:
@@ -196,15 +200,45 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
     asked = st.query_params.get("run")
     names = {run.id: run_title(run) for run in found}
     if asked and asked not in ids:
-        st.warning(f"The run {text(asked)} is not here, or has not got that far. Showing the newest one instead.")
+        st.warning(f"The run {text(asked)} is not here, or has not got that far. Showing another one instead.")
     key = f"run-{needs}"
     if st.session_state.get(key) not in ids or asked != st.session_state.get(f"{key}-address"):
-        st.session_state[key] = asked if asked in ids else ids[0]  # a new address decides; after that the menu does
+        if asked in ids:  # a new address decides; after that the menu does
+            st.session_state["run"] = asked
+            st.session_state[key] = asked
+        else:
+            st.session_state[key] = _follow(st.session_state.get("run"), found, own_labels=own_labels)
+
+    def choose() -> None:
+        st.session_state["run"] = st.session_state[key]
+
     chosen: str = menu.selectbox(
-        "Run", ids, format_func=names.__getitem__, key=key, label_visibility="collapsed" if title else "visible"
-    )
+        "Run", ids, format_func=names.__getitem__, key=key, on_change=choose, label_visibility="collapsed" if title else "visible"
+    )  # fmt: skip
+    wanted = st.session_state.get("run")
+    if wanted is not None and wanted != chosen:
+        st.caption(_why_another(wanted, own_labels=own_labels))
     st.query_params["run"] = st.session_state[f"{key}-address"] = chosen
     return found[ids.index(chosen)]
+
+
+def _follow(wanted: str | None, found: Sequence[Run], *, own_labels: bool) -> str:
+    """The run a page shows when `wanted` was chosen on another one; the first of `found` where nothing was, or it is not among them."""
+    run = runs.find_run(runs.workspace(), wanted) if wanted else None
+    if run is not None and own_labels and run.corrects is not None:
+        wanted = run.corrects.run
+    ids = [run.id for run in found]
+    return wanted if wanted in ids else ids[0]
+
+
+def _why_another(wanted: str, *, own_labels: bool) -> str:
+    """Why the page shows another run than the one that was chosen."""
+    run = runs.find_run(runs.workspace(), wanted)
+    if run is None:
+        return f"The run that was chosen, {text(wanted)}, is not there any more. This is another."
+    if own_labels and run.corrects is not None:
+        return "The run that was chosen was trained on corrected labels. Decisions are made on the labels as they came, so this is the run that it repeats."
+    return f"The run that was chosen, of {run.created.astimezone():%d %b %Y, %H:%M:%S}, has not got that far. This is another."
 
 
 def run_title(run: Run) -> str:
@@ -327,6 +361,18 @@ def correction_card(run: Run, c: Correction) -> str:
         f'<div class="pn-card">{run_picture_html(run, c.path, 480, c.image)}<div class="pn-body"><div class="pn-name">{esc(c.image)}</div>'
         f'<div>{esc(c.words)}</div>{said}{unsuspected}<div class="pn-quiet">{esc(c.reviewer or "no name")}, {esc(c.at)}</div>{note}</div></div>'
     )
+
+
+def labels_together(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> None:
+    """Which labels are on the same images: a chart where there are not too many, and a table with every name in full."""
+    if len(labels) < 2:
+        return
+    if len(labels) <= charts.MOST_TOGETHER:
+        st.altair_chart(charts.cooccurrence(labels, targets), key="cooccurrence")
+    with st.expander("Labels together, as a table"):
+        table = charts.together(labels, targets).sort_values("images", ascending=False, kind="stable")
+        share = st.column_config.NumberColumn("share of the label's images", format="percent")
+        st.dataframe(table, hide_index=True, key="together", column_config={"share": share})
 
 
 def facts(*entries: tuple[str, object] | tuple[str, object, str], small: bool = False) -> None:
