@@ -56,7 +56,7 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
     file = right.text_input(
         "Path of the weights file",
         key="weights-path",
-        help="A state dict (.pth or .safetensors) of the backbone; used with “a file of my own”.",
+        help="The backbone's weights as PyTorch saves them (a state dict, .pth or .safetensors); used with “a file of my own”.",
     )
     with st.expander("All numbers"):
         st.caption(
@@ -90,15 +90,30 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
             "test_share": b.number_input("Test share (if no test split)", 0.01, 0.9, defaults.test_share, key=f"ts-{name}"),
             "seed": c.number_input("Seed", 0, 2**31 - 1, defaults.seed, key=f"seed-{name}"),
             "weight_decay": d.number_input("Weight decay", 0.0, 1.0, defaults.weight_decay, format="%.3f", key=f"wd-{name}"),
-            "folds": a.number_input("Folds (out of fold)", 2, 50, defaults.folds, key=f"folds-{name}"),
-            "fold_repeats": b.number_input("Repeats of the folds", 1, 50, defaults.fold_repeats, key=f"repeats-{name}"),
+            "folds": a.number_input(
+                "Parts judged in turn (folds)",
+                2,
+                50,
+                defaults.folds,
+                key=f"folds-{name}",
+                help="All pictures are dealt into so many parts; each part is judged by models that learned from the other parts only. "
+                "So no label is judged by a model that was trained on it (“out of fold”): suspects are ranked by these answers.",
+            ),
+            "fold_repeats": b.number_input(
+                "How often the parts are dealt anew",
+                1,
+                50,
+                defaults.fold_repeats,
+                key=f"repeats-{name}",
+                help="The answers are averaged over so many ways to deal the pictures: steadier, and as many times as long.",
+            ),
             "threshold": c.number_input("Threshold for predictions", 0.01, 0.99, defaults.threshold, key=f"threshold-{name}"),
             "fold_models": d.selectbox(
-                "A fold is judged by",
+                "A part is judged by",
                 ["auto", "heads", "trained"],
                 index=["auto", "heads", "trained"].index(defaults.fold_models),
                 key=f"fold-models-{name}",
-                help="Heads on pretrained features take seconds; a model trained for each fold takes a training each. Auto: heads, unless training starts from random weights.",
+                help="“heads” are small models on what the pretrained network sees, and take seconds; “trained” is a whole training for each part. “auto”: heads, unless training starts from random weights.",
             ),
             "schedule": d.selectbox(
                 "Fine tuning: schedule",

@@ -150,7 +150,7 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     helps = {
         "backbone": "a torchvision classifier: mobilenet_v2, vgg16, resnet50, efficientnet_b0, ...",
         "weights": "imagenet (torchvision's, downloaded on first use), starter (of mobilenet_v2, taught by drawn pictures, comes with panorama; taken where "
-        "the download fails), none, or the path of a state dict",
+        "the download fails), none, or the path of a weights file as PyTorch saves them (a state dict)",
         "image_size": "side in pixels of what the network sees",
         "augmentation": "turn, crop and mirror training pictures at random",
         "validation_share": "share of the training split that decides early stopping, the best epoch and thresholds",
@@ -257,7 +257,9 @@ def _train(options: argparse.Namespace) -> int:
     if config.weights not in NAMED_WEIGHTS:
         path = Path(config.weights).expanduser().resolve()
         if not path.is_file():
-            raise PanoramaError(f"{config.weights}: there is no such weights file. Give a state dict, imagenet, starter or none.")
+            raise PanoramaError(
+                f"{config.weights}: there is no such weights file. Give a file of weights (.pth, .pt or .safetensors), imagenet, starter or none."
+            )
         config = dataclasses.replace(config, weights=str(path))
     if options.out is not None:
         runs.refuse_used_folder(options.out)

@@ -256,8 +256,21 @@ class Progress:
     seconds_so_far: float
 
 
+# Names of stages in the log; `stage_in_words` is for people.
 READING, DECODING, FEATURES = "Reading pictures", "Decoding pictures", "Computing features"
 PREDICTING, CORNERS, FOLDS = "Predicting every image", "Computing features of corners", "Out-of-fold probabilities"
+
+_IN_WORDS = {
+    FEATURES: "Describing each picture in numbers (features)",
+    CORNERS: "Describing the four corners of each picture, where small things are seen larger",
+    FOLDS: "Judging every picture by models that never saw it (out of fold)",
+}
+
+
+def stage_in_words(stage: str, unit: str = "images") -> tuple[str, str]:
+    """A stage and its unit for people."""
+    return _IN_WORDS.get(stage, stage), "rounds" if unit == "folds" else unit
+
 
 # How many fine-tuning epochs to expect before patience ends the phase; replaced by best epoch + patience as epochs come in.
 _EXPECTED_EPOCHS_TO_BEST = 4
@@ -378,8 +391,8 @@ def _images_per_second(h: History, now: float) -> float | None:
 
 def _doing(h: History, finetuning: list[EpochEnded], running: BatchEnded | None) -> str:
     if h.stage:
-        unit = h.stage_started.unit if h.stage_started else "images"
-        return f"{h.stage.stage}: {h.stage.done:,} of {h.stage.total:,} {unit}"
+        stage, unit = stage_in_words(h.stage.stage, h.stage_started.unit if h.stage_started else "images")
+        return f"{stage}: {h.stage.done:,} of {h.stage.total:,} {unit}" if h.stage.total else f"{stage} ..."
     if running and running.epoch > len(finetuning):
         return f"fine tuning, epoch {running.epoch}: batch {running.batch} of {running.batches}"
     last = h.epochs[-1] if h.epochs else None

@@ -190,6 +190,10 @@ def test_a_training_again_takes_what_is_not_kept_and_no_pause_between() -> None:
     log = running_for({"Decoding pictures": 8.0, "Computing features": 50.0, "epoch": 62.0})
     assert seconds_again(history(log)) is None, "it is not complete"
     log += [Resumed(5000, "fine tuning", 1), epoch("fine tuning", 2, 0.3, at=5010)]
-    for stage, seconds in (("Predicting every image", 51.0), ("Computing features of corners", 237.0), ("Out-of-fold probabilities", 14.0)):
+    for stage, seconds in (
+        ("Predicting every image", 51.0),
+        ("Computing features of corners", 237.0),
+        ("Out-of-fold probabilities", 14.0),
+    ):
         log += [StageStarted(6000, stage, 150), StageEnded(6000, stage, seconds)]
     assert seconds_again(history([*log, RunEnded(6400, "complete")])) == pytest.approx(10 + 62 + 10 + 51 + 14)
