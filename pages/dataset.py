@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from panorama import charts, runs, ui
+from panorama import runs, ui
 from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 from panorama.finding import Source, file_column_choices, find_source, with_file_column, with_layouts
@@ -106,21 +106,17 @@ if data.n_left_out:
     st.warning(f"{counted(data.n_left_out, 'image')} left out for the reasons below; the other {len(data.images):,} are used.")
 if not errors and not warnings:
     st.success("No problems found: every row has a picture that can be read, and every value is clear.")
-for title, listed, opened in (
-    ("left out or unusable", errors, True),
-    ("worth a look", warnings, False),
-    ("how it was read", notes, False),
+for noun, title, listed, opened in (
+    ("problem", "by which something is left out or unusable", errors, True),
+    ("remark", "worth a look", warnings, False),
+    ("note", "on how it was read", notes, False),
 ):
     if listed:
-        with st.expander(f"{len(listed)} {title}", expanded=opened):
+        with st.expander(f"{counted(len(listed), noun)} {title}", expanded=opened):
             st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in listed))
 
 st.subheader("Labels")
-left, right = st.container(key="charts").columns([3, 2])
-with left:
-    st.altair_chart(charts.label_counts(data.labels, data.targets, data.splits), key="label-counts")
-with right:
-    ui.labels_together(data.labels, data.targets)
+ui.label_charts(data.labels, data.targets, data.splits)
 
 st.subheader("Pictures")
 left, middle, right = st.columns([2, 1, 2])

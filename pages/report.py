@@ -165,10 +165,7 @@ st.write(
     f"{counted(health.left_out, 'image')} left out; {counted(len(health.remarks), 'remark')} on the data. {health.duplicates}"
 )
 data = ui.report_data(run)
-left, right = st.container(key="charts-data").columns(2)
-left.altair_chart(charts.label_counts(data.labels, data.targets, ["test" if s == "test" else "train" for s in data.splits.tolist()]), key="label-counts")  # fmt: skip
-with right:
-    ui.labels_together(data.labels, data.targets)
+ui.label_charts(data.labels, data.targets, ["test" if s == "test" else "train" for s in data.splits.tolist()])
 if health.remarks:
     with st.expander("Remarks"):
         st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in health.remarks))

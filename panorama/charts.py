@@ -158,7 +158,8 @@ def label_counts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
     return alt.layer(bars, numbers).properties(height=alt.Step(26))
 
 
-MOST_TOGETHER = 40  # labels on `cooccurrence`: more would be too small to read
+FEW_LABELS = 12  # up to here `cooccurrence` has room beside another chart, and for numbers
+MOST_TOGETHER = 40  # labels on it: more would be too small to read
 
 
 def together(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> pd.DataFrame:
@@ -194,7 +195,7 @@ def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyCha
         text=alt.Text("images:Q", format=",d"),
         color=alt.condition(alt.datum.share > top * 0.55, alt.value("white"), alt.value("#1c2a30")),
     )
-    if len(labels) > 12:  # numbers would lie over each other
+    if len(labels) > FEW_LABELS:  # numbers would lie over each other
         return cells.properties(height=alt.Step(18))
     return alt.layer(cells, text).properties(height=alt.Step(30))
 

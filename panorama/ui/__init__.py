@@ -363,13 +363,20 @@ def correction_card(run: Run, c: Correction) -> str:
     )
 
 
-def labels_together(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> None:
-    """Which labels are on the same images: a chart where there are not too many, and a table with every name in full."""
+def label_charts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: Sequence[str]) -> None:
+    """How many images carry each label, and which labels are on the same images; the latter also as a table, with every name in full.
+
+    splits: train or test for each image.
+    """
+    many = len(labels) > charts.FEW_LABELS
+    place = st.container(key="charts-labels")
+    left, right = (place.container(), place.container()) if many else place.columns([3, 2])
+    left.altair_chart(charts.label_counts(labels, targets, splits), key="label-counts")
     if len(labels) < 2:
         return
     if len(labels) <= charts.MOST_TOGETHER:
-        st.altair_chart(charts.cooccurrence(labels, targets), key="cooccurrence")
-    with st.expander("Labels together, as a table"):
+        right.altair_chart(charts.cooccurrence(labels, targets), key="cooccurrence")
+    with right.expander("Labels together, as a table"):
         table = charts.together(labels, targets).sort_values("images", ascending=False, kind="stable")
         share = st.column_config.NumberColumn("share of the label's images", format="percent")
         st.dataframe(table, hide_index=True, key="together", column_config={"share": share})
