@@ -549,7 +549,9 @@ def _effect(options: argparse.Namespace) -> int:
     new = effect.retrain_run(old, corrections, home, decisions_up_to=fold.last_id)
     _work(new)
     if new.has("metrics.json"):
-        for target in effect.compare(old, new, fold.standing).targets:
+        found = effect.compare(old, new, fold.standing)
+        print(f"{found.verdict}\n{found.verdict_of_the_others}")
+        for target in found.targets:
             print(f"{target.title}: {target.measured_on if target.figures else target.missing}")
             for figure in target.figures:
                 told = f"{figure.old.words()} -> {figure.new.words()}, {figure.difference.words('+')}: {figure.verdict}"

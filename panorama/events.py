@@ -397,3 +397,13 @@ def _doing(h: History, finetuning: list[EpochEnded], running: BatchEnded | None)
         return f"fine tuning, epoch {running.epoch}: batch {running.batch} of {running.batches}"
     last = h.epochs[-1] if h.epochs else None
     return f"{last.phase}, epoch {last.epoch} done" if last else "starting"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 10 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -16,6 +16,7 @@ from panorama.datasets import DataSet, load
 from panorama.decisions import Fold
 from panorama.effect import Comparison, compare
 from panorama.errors import PanoramaError
+from panorama.events import duration as duration
 from panorama.export import Pieces
 from panorama.finding import Source
 from panorama.images import PictureError, thumbnail_jpeg
@@ -426,16 +427,6 @@ def progress_bar(what: str) -> Callable[[int, int], None]:
         bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}")
 
     return advanced
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min 10 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 _PASTE_HTML = '<div class="zone" tabindex="0" role="button">Click here, then paste a picture (Ctrl+V)</div>'
