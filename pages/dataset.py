@@ -42,7 +42,8 @@ with st.expander("Choose a data set" if found is None else "Choose another data 
             from panorama.archives import import_zip
 
             try:
-                target = import_zip(upload, home / "data", upload.name, ui.progress_bar("Unpacking"))
+                with ui.progress_bar("Unpacking") as advanced:
+                    target = import_zip(upload, home / "data", upload.name, advanced)
                 take(find_source(target))
             except PanoramaError as error:
                 ui.show_error(error)
@@ -52,7 +53,9 @@ with st.expander("Choose a data set" if found is None else "Choose another data 
             from panorama.demo import draw_demo
 
             try:
-                take(find_source(draw_demo(home / "demo", on_progress=ui.progress_bar("Drawing pictures"))), is_demo=True)
+                with ui.progress_bar("Drawing pictures") as advanced:
+                    drawn = draw_demo(home / "demo", on_progress=advanced)
+                take(find_source(drawn), is_demo=True)
             except PanoramaError as error:
                 ui.show_error(error)
 

@@ -68,6 +68,7 @@ if st.session_state.get("effect-told"):
 if not retrained:
     with st.container(border=True):
         offer("Retrain on the corrected labels")
+    ui.page_link("report", "Or read the report →")
     st.stop()
 new = retrained[0]
 if not new.has("metrics.json"):
@@ -78,6 +79,7 @@ if not new.has("metrics.json"):
         st.button("Start over with the corrections of now", key="retrain", on_click=start)
 finished = next((run for run in retrained if run.has("metrics.json")), None)
 if finished is None:
+    ui.page_link("report", "Meanwhile: read the report →")
     st.stop()
 
 try:

@@ -135,6 +135,9 @@ if run.has("metrics.json"):
     with right:
         ui.page_link("report", "Read the report →")
 
+elif found is None:
+    ui.page_link("dataset", "Choose a data set to train on →")
+
 st.subheader("Runs")
 rows = []
 for other in listed:

@@ -432,3 +432,24 @@ def test_train_says_what_starter_weights_are_and_for_which_backbone_they_are_the
     sound(app)
     assert "for mobilenet_v2 only" in words(app)
     assert not [button for button in app.button if button.key == "start"]
+
+
+def test_reading_that_was_stopped_is_said_and_can_go_on(seed_folder: Callable[..., Path], home: Path) -> None:
+    remember(home, with_layouts(find_source(seed_folder(12, 6))))
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    app.session_state["stopped reading"] = True
+    app.switch_page("pages/dataset.py").run()
+    sound(app)
+    assert "What was read so far is kept" in words(app)
+    app.button(key="go on reading").click().run()
+    sound(app)
+    assert "What was read so far is kept" not in words(app)
+    assert ">18<" in words(app), "all images"
+    assert not [button for button in app.button if button.label == "Stop"], "the bar is gone when the work is done"
+
+
+@pytest.mark.parametrize("name", [page for page in PAGES if page != "start"])
+@pytest.mark.usefixtures("finished")
+def test_every_page_hands_over_to_another(name: str) -> None:
+    assert open_page(name).get("page_link")

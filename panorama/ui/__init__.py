@@ -3,7 +3,9 @@
 import base64
 import gc
 import html
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +160,7 @@ def _data_sets() -> dict[str, DataSet]:
 
 
 def data_set(source: Source) -> DataSet:
-    """The data set of a source as read; read again when a CSV or the folder changes. Raises PanoramaError."""
+    """The data set of a source as read; read again when a CSV or the folder changes. Raises PanoramaError. Ends the page where reading was stopped."""
     stamps = []
     for csv_source in source.csvs:
         for path in (source.root / csv_source.file, source.root / csv_source.folder):
@@ -168,10 +170,9 @@ def data_set(source: Source) -> DataSet:
                 raise PanoramaError(f"{path}: cannot be read ({error.strerror}). Is the data set still there?") from error
     known, key = _data_sets(), f"{source.to_json()}{stamps}"
     if key not in known:
-        place = st.empty()
-        with place:
-            known[key] = load(source, runs.workspace(), on_progress=progress_bar("Reading pictures"))
-        place.empty()
+        was_stopped("reading", "Reading the pictures was stopped. What was read so far is kept.")
+        with progress_bar("Reading pictures", on_stop=lambda: stopped("reading")) as advanced:
+            known[key] = load(source, runs.workspace(), on_progress=advanced)
         for old in list(known)[:-_KEPT_DATA_SETS]:
             known.pop(old, None)
     return known[key]
@@ -419,14 +420,45 @@ def pieces_html(pieces: Pieces) -> str:
     )
 
 
-def progress_bar(what: str) -> Callable[[int, int], None]:
-    """A progress bar, as the function that moves it: (done, total)."""
-    bar = st.progress(0.0, what)
+@contextmanager
+def progress_bar(what: str, *, on_stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left and a stop button while the block runs: gives the function that moves it, (done, total).
+
+    A press of the button runs the page anew, which ends the block where it next moves the bar; on_stop is called first.
+    """
+    place = st.empty()
+    with place.container(horizontal=True, vertical_alignment="bottom"):
+        bar = st.progress(0.0, what)
+        st.button("Stop", key=f"stop {what}", on_click=on_stop)
+    first: tuple[float, int] | None = None
 
     def advanced(done: int, total: int) -> None:
-        bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}")
+        nonlocal first
+        now = time.monotonic()
+        first = first or (now, done)
+        seconds, steps = now - first[0], done - first[1]
+        left = f" · about {duration(seconds * (total - done) / steps)} left" if seconds > 1 and steps and done < total else ""
+        bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}{left}")
 
-    return advanced
+    try:
+        yield advanced
+    except Exception:  # a stop is none
+        place.empty()
+        raise
+    place.empty()
+
+
+def was_stopped(what: str, then: str) -> None:
+    """Where somebody stopped that work, says so and how to go on, and ends the page."""
+    if st.session_state.get(f"stopped {what}"):
+        st.info(then)
+        st.button("Go on", type="primary", key=f"go on {what}", on_click=lambda: st.session_state.pop(f"stopped {what}"))
+        st.stop()
+
+
+def stopped(what: str) -> None:
+    """Notes that somebody stopped that work, for `was_stopped`."""
+    st.session_state[f"stopped {what}"] = True
 
 
 _PASTE_HTML = '<div class="zone" tabindex="0" role="button">Click here, then paste a picture (Ctrl+V)</div>'

@@ -18,7 +18,7 @@ from panorama.csvscan import csv_text
 from panorama.heat import overlay_png
 from panorama.images import PictureError, open_rgb, thumbnail_jpeg
 from panorama.runs import Run
-from panorama.ui import esc, settle_memory, text
+from panorama.ui import esc, progress_bar, settle_memory, stopped, text, was_stopped
 
 if TYPE_CHECKING:
     from panorama.prediction import Prediction, Predictor, Strip
@@ -70,11 +70,11 @@ def answers(model: "Predictor", run: str, sources: Sequence[tuple[str, bytes]]) 
     keys = [(run, hashlib.sha256(data).hexdigest(), source) for source, data in sources]
     new = [(key, source) for key, source in zip(keys, sources, strict=True) if key not in known]
     if new:
-        bar = st.progress(0.0, "Predicting")
-        for done, (key, made) in enumerate(zip([key for key, _ in new], model.predict([s for _, s in new]), strict=True), 1):
-            known[key] = made
-            bar.progress(done / len(new), f"Predicting: {done} of {len(new)}")
-        bar.empty()
+        was_stopped("predicting", f"Predicting was stopped: {len(new):,} of {len(sources):,} pictures have no answer yet.")
+        with progress_bar("Predicting", on_stop=lambda: stopped("predicting")) as advanced:
+            for done, (key, made) in enumerate(zip([key for key, _ in new], model.predict([s for _, s in new]), strict=True), 1):
+                known[key] = made
+                advanced(done, len(new))
     return [known[key] for key in keys]
 
 
