@@ -88,7 +88,9 @@ except PanoramaError as error:
     ui.show_error(error)
     st.stop()
 st.markdown(f"**{ui.text(found.verdict)}**")
-st.caption(found.verdict_of_the_others)
+st.caption(
+    "In brackets the 95 % interval. Where nothing changed, about one figure in twenty would tell a difference all the same; what each can and cannot show stands below it."
+)
 if found.waiting and new is finished:
     with st.container(border=True):
         st.markdown(

@@ -159,7 +159,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What came of it, in a sentence: by one figure that was chosen beforehand, not by the one that looks best.
+        """What came of it, in a sentence: by one figure that was chosen beforehand, not by the one that looks best; and how many others say what.
 
         It is the first against the corrected labels, or else the first on the verified cells.
         """
@@ -172,26 +172,14 @@ class Comparison:
         if chosen is None:
             return f"{did}: there is nothing to measure a difference on."
         figure, where = chosen
-        measured = f"{figure.name} {where}, new minus old: {figure.difference.words('+')}"
+        head = "no difference could be told apart" if figure.verdict == "not told apart" else f"the new model is {figure.verdict}"
         if figure.difference.low is None:
-            return f"{did}: whether it changed anything cannot be told; {measured}."
-        if figure.verdict == "not told apart":
-            return f"{did}: no difference could be told apart; {measured}."
-        return f"{did}: the new model is {figure.verdict}; {measured}."
-
-    @property
-    def verdict_of_the_others(self) -> str:
-        """What all other figures say, counted, so that none is picked; "" where there is no other."""
-        figures = [f for target in self.targets for f in target.figures]
-        headline = next((t.figures[0] for t in (self.corrected, self.verified) if t.figures), None)
-        others = Counter(f.verdict for f in figures if f is not headline)
-        if not others:
-            return ""
+            head = "whether it changed anything cannot be told"
+        others = Counter(f.verdict for target in self.targets for f in target.figures if f is not figure)
         told = [f"{others[v]} {'says' if others[v] == 1 else 'say'} {v}" for v in ("better", "worse") if others[v]]
-        return (
-            f"Of the {counted(others.total(), 'other figure')} below {' and '.join(told) or 'none tells the two apart'}; where nothing changed, about one in "
-            "twenty would all the same. What each can and cannot show stands below it."
-        )
+        of = "the other figure" if others.total() == 1 else f"of the {others.total():,} other figures"
+        rest = f"; {of} {' and '.join(told).removeprefix('1 ' if others.total() == 1 else '')}" if told else ""
+        return f"{did}: {head} by {figure.name} {where} (new minus old {figure.difference.words('+')}){rest}."
 
 
 def compare(old: Run, new: Run, standing: Mapping[Cell, Decision], *, seed: int = 0, resamples: int = RESAMPLES) -> Comparison:

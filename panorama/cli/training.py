@@ -149,7 +149,7 @@ def effect(options: argparse.Namespace) -> int:
     _work(new)
     if new.has("metrics.json"):
         found = effect.compare(old, new, fold.standing)
-        print(f"{found.verdict}\n{found.verdict_of_the_others}")
+        print(found.verdict)
         for target in found.targets:
             print(f"{target.title}: {target.measured_on if target.figures else target.missing}")
             for figure in target.figures:
