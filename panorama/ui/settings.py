@@ -38,7 +38,7 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
         st.caption(
             "Adaptation trains the new head with the extractor frozen; fine tuning unfreezes layers at a lower learning rate."
         )
-        a, b, c, d = st.columns(4)
+        a, b, c, d = st.container(key="numbers").columns(4)
         values: dict[str, Any] = {
             "epochs_adaptation": a.number_input(
                 "Adaptation: most epochs", 0, 10_000, defaults.epochs_adaptation, key=f"ea-{name}"
@@ -76,7 +76,7 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
                 "So no label is judged by a model that was trained on it (“out of fold”): suspects are ranked by these answers.",
             ),
             "fold_repeats": b.number_input(
-                "How often the parts are dealt anew",
+                "Repeats, dealt anew",
                 1,
                 50,
                 defaults.fold_repeats,
