@@ -110,12 +110,12 @@ if data.n_left_out:
 if not errors and not warnings:
     st.success("No problems found: every row has a picture that can be read, and every value is clear.")
 for noun, title, listed, opened in (
-    ("problem", "by which something is left out or unusable", errors, True),
-    ("remark", "worth a look", warnings, False),
-    ("note", "on how it was read", notes, False),
+    ("problem", ": left out or unusable", errors, True),
+    ("remark", " worth a look", warnings, False),
+    ("note", " on how it was read", notes, False),
 ):
     if listed:
-        with st.expander(f"{counted(len(listed), noun)} {title}", expanded=opened):
+        with st.expander(f"{counted(len(listed), noun)}{title}", expanded=opened):
             st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in listed))
 
 st.subheader("Labels")
