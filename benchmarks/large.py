@@ -116,7 +116,7 @@ def write_heat(run: Run, probabilities: Floats, rng: np.random.Generator) -> Non
 
 def build(home: Path, n_images: int, n_labels: int, *, seed: int = 0) -> Run:
     """A workspace with the data set and a complete run on it; the run."""
-    from panorama import worker  # imports torch, which opening the review does without
+    from panorama import outcome  # imports torch, which opening the review does without
     from panorama.crossval import OutOfFold
 
     rng = np.random.default_rng(seed)
@@ -133,19 +133,19 @@ def build(home: Path, n_images: int, n_labels: int, *, seed: int = 0) -> Run:
     write_rows(run.folder / "split.csv", ["image", "split", "path"], rows)
     write_events(run, data, splits)
     answered = np.clip(scores + rng.normal(0, 0.05, scores.shape), 0, 1).astype(np.float32)
-    worker.write_probabilities(run.folder / "before.csv", data, splits, np.full_like(scores, 0.5))
-    worker.write_probabilities(run.folder / "predictions.csv", data, splits, answered)
+    outcome.write_probabilities(run.folder / "before.csv", data, splits, np.full_like(scores, 0.5))
+    outcome.write_probabilities(run.folder / "predictions.csv", data, splits, answered)
     write_heat(run, answered, rng)
     folds = OutOfFold(scores, np.clip(0.8 * scores + 0.2 * answered, 0, 1), np.abs(scores - answered))
-    worker.write_probabilities(run.folder / "out_of_fold.csv", data, splits, folds.probabilities)
+    outcome.write_probabilities(run.folder / "out_of_fold.csv", data, splits, folds.probabilities)
     found = suspects.doubts(targets, folds.scores, folds.in_context)
     ranked = suspects.rank(
         data.images, splits.tolist(), data.labels, targets, folds.probabilities, folds.in_context, folds.spread, found
     )
-    worker.write_suspects(run.folder / "suspects.csv", ranked)
+    outcome.write_suspects(run.folder / "suspects.csv", ranked)
     features = rng.normal(size=(n_images, 16)).astype(np.float32)
-    worker.write_neighbours(run.folder / "neighbours.csv", data, np.arange(n_images), found, features)
-    values = worker.measured(run, data, splits, answered, folds, config)
+    outcome.write_neighbours(run.folder / "neighbours.csv", data, np.arange(n_images), found, features)
+    values = outcome.measured(run, data, splits, answered, folds, config)
     write_atomically(run.folder / "metrics.json", json.dumps(values, indent=1, allow_nan=False).encode())
     log = EventLog(run)
     log.append(RunEnded(time.time(), "complete"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from panorama import charts, runs, ui
+from panorama import runs, ui
 from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 from panorama.finding import Source, file_column_choices, find_source, with_file_column, with_layouts
@@ -42,7 +42,8 @@ with st.expander("Choose a data set" if found is None else "Choose another data 
             from panorama.archives import import_zip
 
             try:
-                target = import_zip(upload, home / "data", upload.name, ui.progress_bar("Unpacking"))
+                with ui.progress_bar("Unpacking") as advanced:
+                    target = import_zip(upload, home / "data", upload.name, advanced)
                 take(find_source(target))
             except PanoramaError as error:
                 ui.show_error(error)
@@ -52,7 +53,9 @@ with st.expander("Choose a data set" if found is None else "Choose another data 
             from panorama.demo import draw_demo
 
             try:
-                take(find_source(draw_demo(home / "demo", on_progress=ui.progress_bar("Drawing pictures"))), is_demo=True)
+                with ui.progress_bar("Drawing pictures") as advanced:
+                    drawn = draw_demo(home / "demo", on_progress=advanced)
+                take(find_source(drawn), is_demo=True)
             except PanoramaError as error:
                 ui.show_error(error)
 
@@ -106,22 +109,17 @@ if data.n_left_out:
     st.warning(f"{counted(data.n_left_out, 'image')} left out for the reasons below; the other {len(data.images):,} are used.")
 if not errors and not warnings:
     st.success("No problems found: every row has a picture that can be read, and every value is clear.")
-for title, listed, opened in (
-    ("left out or unusable", errors, True),
-    ("worth a look", warnings, False),
-    ("how it was read", notes, False),
+for noun, title, listed, opened in (
+    ("problem", ": left out or unusable", errors, True),
+    ("remark", " worth a look", warnings, False),
+    ("note", " on how it was read", notes, False),
 ):
     if listed:
-        with st.expander(f"{len(listed)} {title}", expanded=opened):
+        with st.expander(f"{counted(len(listed), noun)}{title}", expanded=opened):
             st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in listed))
 
 st.subheader("Labels")
-left, right = st.container(key="charts").columns([3, 2])
-with left:
-    st.altair_chart(charts.label_counts(data.labels, data.targets, data.splits), key="label-counts")
-with right:
-    if 1 < len(data.labels) <= 40:
-        st.altair_chart(charts.cooccurrence(data.labels, data.targets), key="cooccurrence")
+ui.label_charts(data.labels, data.targets, data.splits)
 
 st.subheader("Pictures")
 left, middle, right = st.columns([2, 1, 2])

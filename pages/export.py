@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from panorama import runs, ui
+from panorama.csvscan import counted
 from panorama.datasets import SheetPart, corrected_csvs
 from panorama.decisions import Cell, change_log, corrections, decisions_csv, read_answers
 from panorama.errors import PanoramaError
@@ -85,12 +86,12 @@ downloads = [
     ("All decisions", all_decisions, "decisions.csv", "text/csv"),
     ("All as one zip", bundle(contents, changes, all_decisions), "corrected.zip", "application/zip"),
 ]
-columns = st.columns(len(downloads))
-for number, (column, (name, data, file, kind)) in enumerate(zip(columns, downloads, strict=True)):
-    column.download_button(
-        ui.text(name), data, file, kind, key=f"download-{number}", on_click=backed_up, args=(data,), width="stretch",
-        type="primary" if number < len(contents) else "secondary",
-    )  # fmt: skip
+with st.container(horizontal=True):  # each as wide as its words, in as many lines as it takes
+    for number, (name, data, file, kind) in enumerate(downloads):
+        st.download_button(
+            ui.text(name), data, file, kind, key=f"download-{number}", on_click=backed_up, args=(data,),
+            type="primary" if number < len(contents) else "secondary",
+        )  # fmt: skip
 if told := st.session_state.pop("told", ""):
     st.warning(ui.text(told))
 st.caption(
@@ -132,7 +133,8 @@ if upload is not None:
     except PanoramaError as error:
         ui.show_error(error)
         st.stop()
-    st.write(f"{len(answers):,} decisions fit this data set, {len(problems):,} rows do not.")
+    fit = "fits" if len(answers) == 1 else "fit"
+    st.write(f"{counted(len(answers), 'decision')} {fit} this data set, {counted(len(problems), 'row')} not.")
     if problems:
         with st.expander("Rows that do not fit"):
             st.html(
@@ -140,7 +142,7 @@ if upload is not None:
                     f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in problems[ui.pager(len(problems), 50, "misfits")]
                 )
             )
-    if answers and st.button(f"Take in {len(answers):,} decisions", type="primary", key="take-in"):
+    if answers and st.button(f"Take in {counted(len(answers), 'decision')}", type="primary", key="take-in"):
         try:
             store.backup(home / "backups")
             stored = store.apply(queue.fingerprint, answers)
@@ -148,9 +150,11 @@ if upload is not None:
             ui.show_error(error)
         else:
             new = sum(row.id > fold.last_id for row in stored)
-            st.session_state["told"] = (
-                f"{new:,} decisions are new; {len(stored) - new:,} were here already, and are not taken in again even if they were undone since."
+            st.session_state["taken-in"] = (
+                f"{counted(new, 'decision')} taken in. {len(stored) - new:,} were here already, and are not taken in again even if they were undone since."
             )
-            st.rerun()
+            st.rerun()  # what changes is shown above
+    if taken_in := st.session_state.pop("taken-in", ""):
+        st.success(ui.text(taken_in))
 st.divider()
 ui.page_link("effect", "Next: see what the corrections change →")

@@ -92,3 +92,5 @@ st.divider()
 st.write("Many of the “wrong” predictions are right: then the CSV is wrong.")
 if runs.find_run(runs.workspace(), run.id) and run.has("suspects.csv"):
     ui.page_link("review", "Next: review the labels that are probably wrong →")
+else:
+    ui.page_link("train", "The suspects are ranked at the end of the training: see how far it is →")

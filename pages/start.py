@@ -28,7 +28,8 @@ with left.container(border=True):
         from panorama.finding import find_source, with_layouts
 
         try:
-            folder = draw_demo(home / "demo", on_progress=ui.progress_bar("Drawing pictures"))
+            with ui.progress_bar("Drawing pictures") as advanced:
+                folder = draw_demo(home / "demo", on_progress=advanced)
             remember(home, with_layouts(find_source(folder)), is_demo=True)
         except PanoramaError as error:
             ui.show_error(error)
@@ -43,6 +44,10 @@ with right.container(border=True):
 
 st.subheader("The way through")
 finished = [run for run in runs.list_runs(home) if run.has("metrics.json")]
+if finished:
+    ui.page_link("review", "Go on: review the labels that are probably wrong →")
+elif found is not None:
+    ui.page_link("train", f"Go on: train on {ui.text(found.source.name)} →")
 steps = (
     ("dataset", "Dataset", "Import pictures and labels, and see what is wrong with them.", found is not None),
     ("train", "Train", "Two phases, live curves; stop, resume and compare runs.", bool(finished)),

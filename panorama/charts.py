@@ -45,12 +45,14 @@ def loss_curves(history: History, *, log_scale: bool = False, height: int = 320)
     """Training and validation loss per epoch, the phase boundary, and the best epoch marked."""
     table = epoch_table(history)
     n_adaptation = int((table["phase"] == "adaptation").sum() // 2)
-    # One epoch has no line: a domain of at least two keeps the axis from jumping.
+    # One epoch has no line: a domain of at least two keeps the axis from jumping. At both ends there is room for a whole mark and its words.
     last = max(2, int(table["epoch"].max()) if len(table) else 2)
-    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(domain=[1, last], nice=False))
+    room = 0.04 * (last - 1)
+    scale = alt.Scale(domain=[1 - room, last + room], nice=False)
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=scale)
     y = alt.Y(
         "loss:Q",
-        title="loss (binary cross entropy, nats)",
+        title="loss (binary cross entropy)",
         scale=alt.Scale(type="log" if log_scale else "linear", zero=False, nice=True),
     )
     colour = alt.Color(
@@ -93,7 +95,7 @@ def batch_losses(history: History, *, log_scale: bool = False, height: int = 180
         .mark_line(strokeWidth=1, color=TRAINING)
         .encode(
             x=alt.X("position:Q", title="epoch of fine tuning", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("loss:Q", title="batch loss (nats)", scale=scale),
+            y=alt.Y("loss:Q", title="loss of a batch", scale=scale),
             tooltip=[alt.Tooltip("position:Q", format=".2f", title="epoch"), alt.Tooltip("loss:Q", format=".4f")],
         )
         .properties(height=height)
@@ -109,8 +111,8 @@ def compare_runs(histories: Mapping[str, History], *, log_scale: bool = False, h
         alt.Chart(table[table["part"] == "validation"])
         .mark_line(point=True, strokeWidth=2)
         .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("loss:Q", title="validation loss (nats)", scale=alt.Scale(type="log" if log_scale else "linear", zero=False)),
+            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False)),
+            y=alt.Y("loss:Q", title="validation loss", scale=alt.Scale(type="log" if log_scale else "linear", zero=False)),
             color=alt.Color(
                 "run:N", title=None, scale=alt.Scale(domain=names, range=BLUES), legend=alt.Legend(orient="top", columns=2)
             ),
@@ -156,23 +158,33 @@ def label_counts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
     return alt.layer(bars, numbers).properties(height=alt.Step(26))
 
 
-def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyChart:
-    """Of the images with the row's label, the share that also carry the column's; the number of images on each cell."""
+FEW_LABELS = 12  # up to here `cooccurrence` has room beside another chart, and for numbers
+MOST_TOGETHER = 40  # labels on it: more would be too small to read
+
+
+def together(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> pd.DataFrame:
+    """How often two labels are on one image: label, with, images, share (of the images with `label`); in the order of the labels."""
     carried = targets.astype(np.float32)  # multiplied much faster than integers, and exact up to 16 million images
-    together = (carried.T @ carried).astype(int)  # (n_labels, n_labels)
+    both = (carried.T @ carried).astype(int)  # (n_labels, n_labels)
     rows = [
-        {
-            "label": a, "with": b, "images": int(together[i, j]),
-            "share": float(together[i, j] / together[i, i]) if together[i, i] else 0.0,
-        }
+        {"label": a, "with": b, "images": int(both[i, j]), "share": float(both[i, j] / both[i, i]) if both[i, i] else 0.0}
         for i, a in enumerate(labels) for j, b in enumerate(labels) if i != j
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["label", "with", "images", "share"])
+    return pd.DataFrame(rows, columns=["label", "with", "images", "share"])
+
+
+def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyChart:
+    """Of the images with the row's label, the share that also carry the column's; the number of images on each cell where there is room.
+
+    Every row and column keeps its name, upright above many columns; a long name is cut, and whole where one points at a cell.
+    """
+    table = together(labels, targets)
+    many = len(labels) > 8
+    beside = alt.Axis(labelLimit=140 if many else 200, labelOverlap=False)
+    above = alt.Axis(orient="top", labelAngle=-90 if many else -40, labelLimit=120, labelOverlap=False)
     base = alt.Chart(table).encode(
-        y=alt.Y("label:N", title="images with ...", sort=list(labels), axis=alt.Axis(labelLimit=200)),
-        x=alt.X(
-            "with:N", title="... that also carry", sort=list(labels), axis=alt.Axis(orient="top", labelAngle=-40, labelLimit=120)
-        ),
+        y=alt.Y("label:N", title="images with ...", sort=list(labels), axis=beside),
+        x=alt.X("with:N", title="... that also carry", sort=list(labels), axis=above),
     )
     cells = base.mark_rect().encode(
         color=alt.Color("share:Q", title="share", scale=alt.Scale(scheme="tealblues", domainMin=0), legend=None),
@@ -183,6 +195,8 @@ def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyCha
         text=alt.Text("images:Q", format=",d"),
         color=alt.condition(alt.datum.share > top * 0.55, alt.value("white"), alt.value("#1c2a30")),
     )
+    if len(labels) > FEW_LABELS:  # numbers would lie over each other
+        return cells.properties(height=alt.Step(18))
     return alt.layer(cells, text).properties(height=alt.Step(30))
 
 

@@ -282,7 +282,7 @@ def _duplicate_problems(data: DataSet) -> list[Problem]:
     odd = [group for group in groups if (data.targets[group] != data.targets[group[0]]).any()]
     example = ", ".join(data.images[i] for i in (across or odd or groups)[0][:3])
     text = (
-        f"{sum(len(group) for group in groups):,} images form {counted(len(groups), 'group')} of near-duplicates (for example {example}); "
+        f"{sum(len(group) for group in groups):,} images form {counted(len(groups), 'group')} of near-duplicates by their pixels (for example {example}); "
         f"{len(odd):,} of the groups disagree in their labels, {len(across):,} have images in both train and test."
     )
     advice = (

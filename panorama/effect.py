@@ -4,6 +4,7 @@ Same seed, same split, same numbers; only corrected cells differ. Intervals are 
 judges both runs. They say how far figures would move with other images of the kind, not with another seed: each model is one training.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from panorama.csvscan import counted
 from panorama.datasets import corrected_csvs
 from panorama.decisions import Cell, Decision, wilson_interval
 from panorama.errors import PanoramaError
+from panorama.events import duration, seconds_again
 from panorama.runs import Corrects, Run
 from panorama.split import linked
 
@@ -67,6 +69,14 @@ def _refuse_other_pictures(run: Run) -> None:
 def retrainings(run: Run, home: Path) -> list[Run]:
     """The runs of the workspace that repeat `run` on corrected labels, newest first."""
     return [other for other in runs.list_runs(home) if other.corrects is not None and other.corrects.run == run.id]
+
+
+def expected_time(run: Run) -> str:
+    """How long it takes to train `run` again, for people: by its own times, as its pictures and features are kept ready."""
+    again, whole = seconds_again(run.history()), duration(seconds_of(run))
+    if again is None:
+        return f"That run took {whole}; expect as much, or less where pictures are kept ready."
+    return f"Expect about {duration(again)}: as long as that run took ({whole}), less what is kept ready of its pictures. Where the cache was cleared, that comes on top."
 
 
 def seconds_of(run: Run) -> float:
@@ -146,6 +156,30 @@ class Comparison:
     def targets(self) -> tuple[Target, ...]:
         """All there are, in the order they are shown."""
         return tuple(t for t in (self.original, self.corrected, self.verified, self.verified_test, self.controls) if t)
+
+    @property
+    def verdict(self) -> str:
+        """What came of it, in a sentence: by one figure that was chosen beforehand, not by the one that looks best; and how many others say what.
+
+        It is the first against the corrected labels, or else the first on the verified cells.
+        """
+        did = f"Correcting {counted(self.trained_on, 'cell')}"
+        places = (
+            (self.corrected, "on the test split, against the corrected labels"),
+            (self.verified, "on the cells people verified"),
+        )
+        chosen = next(((target.figures[0], where) for target, where in places if target.figures), None)
+        if chosen is None:
+            return f"{did}: there is nothing to measure a difference on."
+        figure, where = chosen
+        head = "no difference could be told apart" if figure.verdict == "not told apart" else f"the new model is {figure.verdict}"
+        if figure.difference.low is None:
+            head = "whether it changed anything cannot be told"
+        others = Counter(f.verdict for target in self.targets for f in target.figures if f is not figure)
+        told = [f"{others[v]} {'says' if others[v] == 1 else 'say'} {v}" for v in ("better", "worse") if others[v]]
+        of = "the other figure" if others.total() == 1 else f"of the {others.total():,} other figures"
+        rest = f"; {of} {' and '.join(told).removeprefix('1 ' if others.total() == 1 else '')}" if told else ""
+        return f"{did}: {head} by {figure.name} {where} (new minus old {figure.difference.words('+')}){rest}."
 
 
 def compare(old: Run, new: Run, standing: Mapping[Cell, Decision], *, seed: int = 0, resamples: int = RESAMPLES) -> Comparison:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from panorama.config import PhaseName
+from panorama.config import Phase, PhaseName, TrainConfig
 
 Status = Literal["starting", "running", "complete", "stopped", "failed"]
 
@@ -256,18 +256,32 @@ class Progress:
     seconds_so_far: float
 
 
+# Names of stages in the log; `stage_in_words` is for people.
 READING, DECODING, FEATURES = "Reading pictures", "Decoding pictures", "Computing features"
 PREDICTING, CORNERS, FOLDS = "Predicting every image", "Computing features of corners", "Out-of-fold probabilities"
+
+_IN_WORDS = {
+    FEATURES: "Describing each picture in numbers (features)",
+    CORNERS: "Describing the four corners of each picture, where small things are seen larger",
+    FOLDS: "Judging every picture by models that never saw it (out of fold)",
+}
+
+
+def stage_in_words(stage: str, unit: str = "images") -> tuple[str, str]:
+    """A stage and its unit for people."""
+    return _IN_WORDS.get(stage, stage), "rounds" if unit == "folds" else unit
+
 
 # How many fine-tuning epochs to expect before patience ends the phase; replaced by best epoch + patience as epochs come in.
 _EXPECTED_EPOCHS_TO_BEST = 4
 # What else takes, in forward passes of one picture, roughly (docs/speed.md): a training step, the corners of a picture, reading and
 # decoding it, judging it by heads.
 _STEP_COST, _CORNERS_COST, _READING_COST, _HEADS_COST = 6.0, 4.0, 0.5, 0.5
+_KEPT_SHARE = 0.1  # of the time of a pass, below which it was none
 
 
-def progress(events: Sequence[Event] | History, now: float) -> Progress:
-    """How far the run is at `now` (seconds since 1970), in work counted as forward passes of one picture.
+def progress(events: Sequence[Event] | History, now: float, config: TrainConfig) -> Progress:
+    """How far the run is at `now` (seconds since 1970), in work counted as forward passes of one picture. config: the run's.
 
     What is left is timed by what was measured: an epoch by the last one, a pass by the last pass. The end of fine tuning at a constant
     learning rate is not known while validation still improves: it is taken to be the best epoch so far plus patience.
@@ -282,7 +296,7 @@ def progress(events: Sequence[Event] | History, now: float) -> Progress:
     epoch_work = max(1.0, _STEP_COST * h.started.images.get("train", 0) + h.started.images.get("validation", 0))
     phase = next((p for p in h.phases if p.phase == "fine tuning"), None)
     finetuning = [e for e in h.epochs if e.phase == "fine tuning"]
-    expected = _expected_epochs(h, finetuning, phase)
+    expected = _expected_epochs(h, finetuning, config.phases[1])
     running = next((b for b in reversed(h.batches) if b.phase == "fine tuning"), None)
     within = running.batch / running.batches if running and running.epoch > len(finetuning) else 0.0
     costs = [epoch_work * _pixels(phase, number) for number in range(1, max(expected, len(finetuning) + 1) + 1)]
@@ -294,7 +308,7 @@ def progress(events: Sequence[Event] | History, now: float) -> Progress:
         "epochs": sum(costs[:expected]),
         PREDICTING: float(n_all),
         CORNERS: _CORNERS_COST * n_all if heads else 0.0,
-        FOLDS: _HEADS_COST * n_all if heads else h.started.trained_folds * expected * epoch_work,
+        FOLDS: _HEADS_COST * n_all if heads else h.started.trained_folds * (2 * n_all + expected * epoch_work),
     }
     done = {name: work * _share_done(h, name, began=phase is not None) for name, work in parts.items()}
     done["epochs"] = min(parts["epochs"], sum(costs[: len(finetuning)]) + within * costs[len(finetuning)])
@@ -309,12 +323,11 @@ def _pixels(phase: PhaseStarted | None, epoch: int) -> float:
     return phase.first_half if phase and 2 * epoch <= phase.max_epochs else 1.0
 
 
-def _expected_epochs(h: History, finetuning: list[EpochEnded], phase: PhaseStarted | None) -> int:
+def _expected_epochs(h: History, finetuning: list[EpochEnded], asked_for: Phase) -> int:
     if any(p.phase == "fine tuning" for p in h.phases_ended):
         return len(finetuning)
     best = max((e.epoch for e in finetuning if e.is_best), default=0)
-    patience = phase.patience if phase else 5
-    return min(phase.max_epochs if phase else _EXPECTED_EPOCHS_TO_BEST, (best or _EXPECTED_EPOCHS_TO_BEST) + patience)
+    return min(asked_for.max_epochs, (best or _EXPECTED_EPOCHS_TO_BEST) + asked_for.patience)
 
 
 def _share_done(h: History, name: str, *, began: bool) -> float:
@@ -339,14 +352,33 @@ def _seconds_left(
     elif h.stage and h.stage.stage in (FEATURES, DECODING) and h.stage_started and h.stage.done:
         a_picture = (h.stage.at - h.stage_started.at) / h.stage.done
         work_seconds = a_picture if h.stage.stage == FEATURES else a_picture / _READING_COST
-    elif FEATURES in h.stages_ended and h.started:
-        work_seconds = h.stages_ended[FEATURES].seconds / max(1, sum(h.started.images.values()))
+    elif (a_pass := h.stages_ended.get(PREDICTING) or h.stages_ended.get(FEATURES)) and h.started:
+        work_seconds = a_pass.seconds / max(1, sum(h.started.images.values()))
     if work_seconds is None:
         return None
     seconds = {name: work * work_seconds for name, work in left.items()}
+    if _features_were_kept(h, work_seconds):
+        seconds[CORNERS] = 0.0  # they are kept beside the features
     if h.stage and h.stage_started and h.stage.done and h.stage.stage in seconds:  # what is under way tells best
         seconds[h.stage.stage] = (h.stage.at - h.stage_started.at) * (h.stage.total - h.stage.done) / h.stage.done
     return max(0.0, sum(seconds.values()))  # a clock may be set back
+
+
+def _features_were_kept(h: History, work_seconds: float) -> bool:
+    """Whether they came from the cache: in far less time than a pass takes."""
+    if FEATURES not in h.stages_ended or h.started is None:
+        return False
+    return h.stages_ended[FEATURES].seconds < _KEPT_SHARE * work_seconds * sum(h.started.images.values())
+
+
+def seconds_again(h: History) -> float | None:
+    """How long the same training would take once more, by this complete one's own times: without what is kept, decoded pictures and features.
+
+    Waits between a stop and going on are not in it. None where the log does not tell.
+    """
+    if not {PREDICTING, FOLDS} <= h.stages_ended.keys():
+        return None
+    return sum(e.seconds for e in h.epochs) + sum(h.stages_ended[stage].seconds for stage in (PREDICTING, FOLDS))
 
 
 def _images_per_second(h: History, now: float) -> float | None:
@@ -359,9 +391,19 @@ def _images_per_second(h: History, now: float) -> float | None:
 
 def _doing(h: History, finetuning: list[EpochEnded], running: BatchEnded | None) -> str:
     if h.stage:
-        unit = h.stage_started.unit if h.stage_started else "images"
-        return f"{h.stage.stage}: {h.stage.done:,} of {h.stage.total:,} {unit}"
+        stage, unit = stage_in_words(h.stage.stage, h.stage_started.unit if h.stage_started else "images")
+        return f"{stage}: {h.stage.done:,} of {h.stage.total:,} {unit}" if h.stage.total else f"{stage} ..."
     if running and running.epoch > len(finetuning):
         return f"fine tuning, epoch {running.epoch}: batch {running.batch} of {running.batches}"
     last = h.epochs[-1] if h.epochs else None
     return f"{last.phase}, epoch {last.epoch} done" if last else "starting"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 10 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

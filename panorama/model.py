@@ -149,7 +149,7 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
         )
         raise DownloadError(
             f"The ImageNet weights of {backbone} could not be downloaded ({error}). Go on without a network: {starter}"
-            "--weights PATH with a state dict you have, or --weights none to train from random weights (slower, less accurate)."
+            "--weights PATH with a weights file you have, or --weights none to train from random weights (slower, less accurate)."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
@@ -165,7 +165,7 @@ def imagenet_is_cached(backbone: str) -> bool:
 def _state_from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise PanoramaError(
-            f"{path}: there is no such weights file. Give a state dict (.pth, .pt or .safetensors), imagenet, starter or none."
+            f"{path}: there is no such weights file. Give a file of weights as PyTorch saves them (.pth, .pt or .safetensors), imagenet, starter or none."
         )
     try:
         if path.suffix == ".safetensors":
@@ -188,7 +188,7 @@ def _load_extractor(model: Classifier, backbone: str, state: dict[str, Tensor], 
     if any(key.startswith("extractor.") for key in state):
         raise PanoramaError(
             f"{source}: the model of a panorama run. It may have learned these very labels, and then no judgement is out of fold. "
-            "Give a state dict of the torchvision model."
+            "Give the weights of the torchvision model."
         )
     given = state
     with torch.device("meta"):

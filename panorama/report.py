@@ -58,10 +58,13 @@ class Health:
     def duplicates(self) -> str:
         """What is known of near-duplicates, in a sentence."""
         if not self.n_groups:
-            return "No near-duplicates among the images that the run compared."
+            return (
+                "No near-duplicates among the images that the run compared: those of the first suspects and their five nearest."
+            )
         return (
-            f"{self.n_near_duplicates:,} images form {counted(self.n_groups, 'group')} of near-duplicates; "
-            f"{self.n_odd_groups:,} of the groups {'disagrees' if self.n_odd_groups == 1 else 'disagree'} in their labels."
+            f"{self.n_near_duplicates:,} images form {counted(self.n_groups, 'group')} of near-duplicates by their pixels or by what the model sees; "
+            f"{self.n_odd_groups:,} of the groups {'disagrees' if self.n_odd_groups == 1 else 'disagree'} in their labels. "
+            "The run compared the images of its first suspects with their five nearest; the dataset page compares the pixels of all images, so its count may differ."
         )
 
 

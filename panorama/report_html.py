@@ -167,7 +167,7 @@ def _losses(losses: Sequence[tuple[int, float, float]]) -> str:
     training, validation = [t for _, t, _ in losses], [v for _, _, v in losses]
     drawn = plot(
         [Series("training", epochs, training, "b"), Series("validation", epochs, validation, "a")],
-        title="Loss of each epoch on the training and the validation part", x="epoch, both phases", y="loss (nats)",
+        title="Loss of each epoch on the training and the validation part", x="epoch, both phases", y="loss, lower is better",
         x_range=(1, epochs[-1]), y_range=(0, 1.05 * max(*training, *validation)), size=(640, 260),
     )  # fmt: skip
     return f'<figure class="broad">{drawn}<figcaption>Loss (binary cross entropy) while it learned.</figcaption></figure>'

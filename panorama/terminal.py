@@ -18,6 +18,7 @@ from panorama.events import (
     StageAdvanced,
     StageEnded,
     StageStarted,
+    stage_in_words,
 )  # fmt: skip
 
 
@@ -56,11 +57,11 @@ class Progress:
     def __call__(self, event: Event) -> None:
         match event:
             case StageStarted():
-                self._open(event.stage, event.unit)
+                self._open(*stage_in_words(event.stage, event.unit))
             case StageAdvanced() if self._bar:
                 self._bar.set(event.done, event.total)
             case StageEnded():
-                self._say(f"{event.stage}: {event.seconds:.1f} s")
+                self._say(f"{stage_in_words(event.stage)[0]}: {event.seconds:.1f} s")
             case RunStarted():
                 parts = ", ".join(f"{count:,} {split}" for split, count in event.images.items())
                 self._say(f"{parts} images, {counted(event.labels, 'label')}; {event.device}, {_precision(event)}")

@@ -10,21 +10,19 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from panorama import checkpoint, hardware, heat, kernel, metrics, preprocessing, suspects
+from panorama import checkpoint, hardware, heat, kernel, preprocessing, suspects
 from panorama.config import TrainConfig
-from panorama.crossval import OutOfFold, heads_judge, out_of_fold, trained_judge
+from panorama.crossval import heads_judge, out_of_fold, trained_judge
 from panorama.csvscan import counted
-from panorama.datasets import DataSet, load, validation_part
+from panorama.datasets import DataSet, load
 from panorama.errors import PanoramaError
 from panorama.events import (
     CORNERS,
@@ -35,45 +33,23 @@ from panorama.events import (
     READING,
     BatchEnded,
     EpochEnded,
-    Event,
     Note,
     PhaseEnded,
     Resumed,
-    RunEnded,
     RunStarted,
-    StageAdvanced,
-    StageEnded,
-    StageStarted,
-)  # fmt: skip
+)
 from panorama.features import Pixels, cached, extract, fingerprint, tiles_pass, whole_pass
 from panorama.files import write_atomically
 from panorama.hardware import Precisions
-from panorama.model import (
-    STARTER_BACKBONE,
-    Classifier,
-    DownloadError,
-    FeatureMap,
-    build,
-    calibrate_batchnorm,
-    class_activation,
-    feature_map,
-    load_pretrained,
-)
+from panorama.model import Classifier, FeatureMap, build, class_activation, feature_map
+from panorama.outcome import measured, write_neighbours, write_probabilities, write_suspects
+from panorama.preparing import calibrate, choose_precisions, final_splits, load_weights, refuse_labels_that_never_vary, try_out
 from panorama.processes import Team, join, leave
 from panorama.reviewfiles import indexed
-from panorama.runs import EventLog, Run, keep_weights, worker_lock, workspace, write_rows
+from panorama.runlog import OnEvent, RunLog, StopAskedError
+from panorama.runs import Run, worker_lock, workspace
 from panorama.split import linked
 from panorama.training import TrainingData, TrainingState, predict_logits, train
-
-OnEvent = Callable[[Event], None]
-OnProgress = Callable[[int, int], None]
-_LOG_EVERY_SECONDS = 0.2
-_CALIBRATION_IMAGES, _CALIBRATION_BATCH = 512, 64
-_SUSPECTS_WITH_NEIGHBOURS = 2000
-
-
-class _StopAskedError(Exception):
-    """The stop file is there, or the process was told to end."""
 
 
 def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["complete", "stopped", "failed"]:
@@ -87,10 +63,10 @@ def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["comple
     team = join()
     if not team.is_first:
         return _help(job, team)
-    with worker_lock(job), _Log(job, team, on_event) as log:
+    with worker_lock(job), RunLog(job, team, on_event) as log:
         try:
             _work(job, log, team)
-        except (_StopAskedError, KeyboardInterrupt):
+        except (StopAskedError, KeyboardInterrupt):
             if team.count > 1 and not job.stop_is_asked():
                 return log.end("failed", f"One of the {team.count} processes was ended from outside. Resume the run.")
             return log.end("stopped", "Stopped as asked. It can be resumed.")
@@ -118,8 +94,8 @@ def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["comple
 def _help(job: Run, team: Team) -> Literal["complete", "stopped", "failed"]:
     """The work of a process that is not the first, which alone says how the run ended."""
     try:
-        _work(job, _Log(job, team), team)
-    except (_StopAskedError, KeyboardInterrupt):
+        _work(job, RunLog(job, team), team)
+    except (StopAskedError, KeyboardInterrupt):
         return "stopped"
     except PanoramaError as error:
         with (job.folder / "worker.log").open("a", encoding="utf-8") as details:
@@ -140,64 +116,7 @@ def _is_of_a_lost_process(error: Exception) -> bool:
     )
 
 
-class _Log:
-    """Appends events, tells the caller, and stops the run when it is asked to; in helping processes it only stops."""
-
-    def __init__(self, job: Run, team: Team, on_event: OnEvent = lambda event: None) -> None:
-        self._job, self._team, self._on_event = job, team, on_event
-        self._file = EventLog(job) if team.is_first else None
-        self._last_batch = 0.0
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def append(self, event: Event) -> None:
-        if self._file is not None:
-            self._file.append(event)
-            self._on_event(event)
-
-    def append_batch(self, event: BatchEnded) -> None:
-        """Not more often than pages can show."""
-        if event.at - self._last_batch >= _LOG_EVERY_SECONDS or event.batch == event.batches:
-            self._last_batch = event.at
-            self.append(event)
-
-    def stop_if_asked(self) -> None:
-        if self._job.stop_is_asked():
-            raise _StopAskedError
-
-    def stop_together(self) -> None:
-        """As `stop_if_asked`, at a moment that every process reaches."""
-        if self._team.any(self._job.stop_is_asked()):
-            raise _StopAskedError
-
-    @contextmanager
-    def stage(self, name: str, total: int, unit: str = "images") -> Iterator[OnProgress]:
-        started = last = time.time()
-        self.append(StageStarted(started, name, total, unit))
-
-        def advanced(done: int, total: int) -> None:
-            nonlocal last
-            self.stop_if_asked()
-            if (now := time.time()) - last >= _LOG_EVERY_SECONDS:
-                last = now
-                self.append(StageAdvanced(now, name, done, total))
-
-        yield advanced
-        self.append(StageEnded(time.time(), name, time.time() - started))
-
-    def end(self, status: Literal["complete", "stopped", "failed"], message: str) -> Literal["complete", "stopped", "failed"]:
-        self.append(RunEnded(time.time(), status, message))
-        if status == "stopped":
-            (self._job.folder / "stop").unlink(missing_ok=True)
-        return status
-
-
-def _work(job: Run, log: _Log, team: Team) -> None:
+def _work(job: Run, log: RunLog, team: Team) -> None:
     config, cache = job.config, workspace() / "cache"
     if team.is_first:
         job.forget_earlier_stop()
@@ -213,17 +132,17 @@ def _work(job: Run, log: _Log, team: Team) -> None:
             csv_folder=job.csv_folder,
             on_progress=advanced,
         )
-    splits = _final_splits(job, data, config)
+    splits = final_splits(job, data, config)
     where = hardware.device()
     model = build(config.backbone, len(data.labels), seed=config.seed)
-    config, weights, instead = _load_weights(job, model, config, team)
+    config, weights, instead = load_weights(job, model, config, team)
     model.to(where).to(memory_format=torch.channels_last)
-    _try_out(model, config)
+    try_out(model, config)
     contents = [picture.sha256 for picture in data.pictures]
     side = preprocessing.stored_side(config.image_size)
     pixels = Pixels(data.paths, data.images, side, contents=contents, cache=cache)
     if team.is_first:
-        precisions = _precisions(earlier, config, model, cache)
+        precisions = choose_precisions(earlier, config, model, cache)
         counts = {split: int((splits == split).sum()) for split in ("train", "validation", "test")}
         trainings = config.folds * config.fold_repeats if config.trains_folds else 0
         device = hardware.describe(where) + (f", {team.count} processes" if team.count > 1 else "")
@@ -241,9 +160,9 @@ def _work(job: Run, log: _Log, team: Team) -> None:
         pixels.read()
     precisions = team.from_first(precisions if team.is_first else None)
     train_at, validation_at = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "validation")
-    _refuse_labels_that_never_vary(data, train_at)
+    refuse_labels_that_never_vary(data, train_at)
     if config.weights == "none":
-        _calibrate(model, pixels, train_at, config, where)
+        calibrate(model, pixels, train_at, config, where)
     fresh = copy.deepcopy(model)  # before any label is learned: what folds start from
     computing = _Computing(config, precisions, contents, cache, team, log)
     features = computing.features(model, pixels)
@@ -274,97 +193,6 @@ def _work(job: Run, log: _Log, team: Team) -> None:
     _finish(job, log, model, fresh, pixels, data, splits, features, computing)
 
 
-def _load_weights(job: Run, model: Classifier, config: TrainConfig, team: Team) -> tuple[TrainConfig, str, str]:
-    """The config with the weights that were loaded, what they are, and, where they are not those asked for, why: both in words.
-
-    ImageNet weights that cannot be downloaded do not end a run of a backbone that starter weights ship for.
-    """
-    weights = instead = ""
-    if team.is_first:
-        try:
-            weights = load_pretrained(model, config.backbone, config.weights)
-        except DownloadError as error:
-            if config.backbone != STARTER_BACKBONE:
-                raise
-            reason = str(error).split(". Go on without")[0]
-            instead = (
-                f"{reason}. So this run starts from the starter weights that come with panorama: pictures that it draws taught them, "
-                "and they are worth less than ImageNet's (docs/starter.md). With a network, start a new run."
-            )
-        if instead:
-            config = keep_weights(job, "starter")
-    else:  # the first, for which the others have waited, has written down what it went on with
-        config = Run(job.folder).config
-    if not weights:
-        weights = load_pretrained(model, config.backbone, config.weights)
-    return config, weights, instead
-
-
-def _final_splits(job: Run, data: DataSet, config: TrainConfig) -> npt.NDArray[np.str_]:
-    """train, validation or test for each image; written once, so that a resumed run keeps them."""
-    if job.has("split.csv"):
-        images, written, _ = job.images()
-        if images == list(data.images):
-            return np.array(written)
-        raise PanoramaError(
-            "The pictures of this run's data set have changed since it started (some are missing, new or damaged). Start a new run."
-        )
-    splits = np.array(data.splits, dtype="<U10")
-    splits[validation_part(data, config.validation_share, config.seed)] = "validation"
-    root = data.source.root
-    write_rows(
-        job.folder / "split.csv",
-        ["image", "split", "path"],
-        [
-            (image, split, path.relative_to(root).as_posix())
-            for image, split, path in zip(data.images, splits, data.paths, strict=True)
-        ],
-    )
-    return splits
-
-
-def _refuse_labels_that_never_vary(data: DataSet, train_at: npt.NDArray[np.int64]) -> None:
-    positives = data.targets[train_at].sum(0)
-    if not ((positives > 0) & (positives < len(train_at))).any():
-        raise PanoramaError(
-            "No label is there in some training pictures and not in others, so there is nothing to learn. "
-            "Add pictures, or check that the CSV's label columns were read as meant."
-        )
-
-
-@torch.no_grad()
-def _try_out(model: Classifier, config: TrainConfig) -> None:
-    """One forward pass before the long work: some backbones take pictures of one size only."""
-    model.eval()
-    try:
-        model(torch.zeros(1, 3, config.image_size, config.image_size, device=model.head.weight.device))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise PanoramaError(
-            f"{config.backbone} does not take pictures of {config.image_size} x {config.image_size} pixels ({error}). "
-            "Use --image-size 224, or another backbone."
-        ) from error
-
-
-def _precisions(earlier: RunStarted | None, config: TrainConfig, model: Classifier, cache: Path) -> Precisions:
-    """A resumed run computes as it began."""
-    if earlier is None:
-        return hardware.precisions(config, model, cache)
-    names = (earlier.precision, earlier.feature_precision or earlier.precision)
-    began = (torch.bfloat16 if name == "bfloat16" else torch.float32 for name in names)
-    return Precisions(*began)
-
-
-def _calibrate(
-    model: Classifier, pixels: Pixels, train_at: npt.NDArray[np.int64], config: TrainConfig, where: torch.device
-) -> None:
-    chosen = np.random.default_rng(config.seed).permutation(train_at)[:_CALIBRATION_IMAGES]
-    batches = (
-        preprocessing.for_evaluation(pixels.batch(part), config.image_size).to(where)
-        for part in np.array_split(chosen, max(1, len(chosen) // _CALIBRATION_BATCH))
-    )
-    calibrate_batchnorm(model, batches)
-
-
 @dataclass(frozen=True)
 class _Computing:
     """What the feature passes of a run have in common."""
@@ -374,7 +202,7 @@ class _Computing:
     contents: list[str]
     cache: Path
     team: Team
-    log: _Log
+    log: RunLog
 
     def features(self, model: Classifier, pixels: Pixels) -> npt.NDArray[np.float32]:
         """Features of every image as a whole: for adaptation, for the predictions before training, and for the folds."""
@@ -400,7 +228,7 @@ class _Computing:
         return [fingerprint(model), self.config.image_size, str(self.precisions.features), device]
 
 
-def _resume(job: Run, model: Classifier, log: _Log) -> TrainingState:
+def _resume(job: Run, model: Classifier, log: RunLog) -> TrainingState:
     found = checkpoint.load_checkpoint(job.folder, model)
     if found is None:
         if any(isinstance(event, EpochEnded | BatchEnded) for event in job.events()):
@@ -415,7 +243,7 @@ def _resume(job: Run, model: Classifier, log: _Log) -> TrainingState:
 
 
 def _finish(
-    job: Run, log: _Log, model: Classifier, fresh: Classifier, pixels: Pixels, data: DataSet, splits: npt.NDArray[np.str_],
+    job: Run, log: RunLog, model: Classifier, fresh: Classifier, pixels: Pixels, data: DataSet, splits: npt.NDArray[np.str_],
     features: npt.NDArray[np.float32], computing: _Computing,
 ) -> None:  # fmt: skip
     config, precisions, team = computing.config, computing.precisions, computing.team
@@ -458,7 +286,7 @@ def _finish(
         file.unlink()
 
 
-def _predicted(job: Run, log: _Log, model: Classifier, pixels: Pixels, config: TrainConfig, team: Team) -> torch.Tensor:
+def _predicted(job: Run, log: RunLog, model: Classifier, pixels: Pixels, config: TrainConfig, team: Team) -> torch.Tensor:
     """The final model's logits (n_images, n_labels); where they come from in each picture is written on the way, where that can be."""
     everything = np.arange(len(pixels))
     place = _place_to_write(log, model, len(pixels), config, team)
@@ -475,7 +303,7 @@ def _predicted(job: Run, log: _Log, model: Classifier, pixels: Pixels, config: T
             return predict_logits(model, pixels, everything, config.image_size, advanced, forward=forward)
 
 
-def _place_to_write(log: _Log, model: Classifier, n_images: int, config: TrainConfig, team: Team) -> FeatureMap | None:
+def _place_to_write(log: RunLog, model: Classifier, n_images: int, config: TrainConfig, team: Team) -> FeatureMap | None:
     place = feature_map(model, config.image_size)
     if place is None:
         return None
@@ -488,99 +316,6 @@ def _place_to_write(log: _Log, model: Classifier, n_images: int, config: TrainCo
         return place
     log.append(Note(time.time(), f"No maps of where a label is seen are kept: {why}."))
     return None
-
-
-def write_suspects(path: Path, ranked: Iterable[suspects.Suspect]) -> None:
-    """suspects.csv: every cell of every image, most doubtful first."""
-    write_rows(
-        path,
-        ["image", "split", "label", "given", "probability", "in_context", "spread", "doubt", "kind", "reason", "rank"],
-        (
-            (s.image, s.split, s.label, s.given, f"{s.probability:.6g}", f"{s.in_context:.6g}", f"{s.spread:.3g}",
-             f"{s.doubt:.6g}", s.kind, s.reason, s.rank)
-            for s in ranked
-        ),
-    )  # fmt: skip
-
-
-def write_neighbours(
-    path: Path,
-    data: DataSet,
-    groups: npt.NDArray[np.int64],
-    found: suspects.Doubts,
-    features: npt.NDArray[np.float32],
-) -> None:
-    """neighbours.csv: for the images of the first suspects, the five most similar images, near-duplicates marked."""
-    first = suspects.order(found.values)[:_SUSPECTS_WITH_NEIGHBOURS] // max(1, found.values.shape[1])
-    rows = np.array(list(dict.fromkeys(first.tolist())), np.int64)
-    near, likeness = kernel.neighbours(features, rows)
-    write_rows(
-        path,
-        ["image", "neighbour", "similarity", "near_duplicate"],
-        (
-            (data.images[row], data.images[other], f"{value:.4f}", int(groups[row] == groups[other]))
-            for row, others, values in zip(rows.tolist(), near.tolist(), likeness.tolist(), strict=True)
-            for other, value in zip(others, values, strict=True)
-        ),
-    )
-
-
-def write_probabilities(path: Path, data: DataSet, splits: npt.NDArray[np.str_], values: npt.NDArray[np.float32]) -> None:
-    """before.csv, predictions.csv or out_of_fold.csv: a probability a label of every image. Raises PanoramaError for NaN."""
-    if not np.isfinite(values).all():
-        raise PanoramaError(
-            "The model's probabilities are not finite numbers. Use a lower learning rate, or --precision float32."
-        )
-    rows = (
-        [image, split, *(f"{value:.6g}" for value in row)]
-        for image, split, row in zip(data.images, splits, values.tolist(), strict=True)
-    )
-    write_rows(path, ["image", "split", *data.labels], rows)
-
-
-def measured(
-    job: Run,
-    data: DataSet,
-    splits: npt.NDArray[np.str_],
-    probabilities: npt.NDArray[np.float32],
-    folds: OutOfFold,
-    config: TrainConfig,
-) -> dict[str, Any]:
-    """metrics.json: the test split first; every figure with the images it was measured on."""
-    before = job.probabilities("before.csv")
-    h = job.history()
-    validation = splits == "validation"
-
-    def on(split: str, values: npt.NDArray[np.float32]) -> dict[str, Any]:
-        chosen = splits == split
-        return metrics.measure(data.labels, data.targets[chosen], values[chosen], config.threshold)
-
-    return {
-        "test": on("test", probabilities),
-        "validation": on("validation", probabilities),
-        "train": on("train", probabilities),
-        "before_training": {"test": on("test", before[1])} if before else {},
-        "out_of_fold": metrics.measure(data.labels, data.targets, folds.probabilities, config.threshold),
-        "thresholds_from_validation": {
-            label: metrics.best_threshold(data.targets[validation, k], probabilities[validation, k])
-            for k, label in enumerate(data.labels)
-        },
-        "best": {"phase": h.best.phase, "epoch": h.best.epoch, "validation_loss": h.best.validation_loss} if h.best else None,
-        "how": {
-            "test": "best model by validation loss, on the test split, which decided nothing",
-            "validation": "the same model on the validation part, which decided early stopping, the best epoch and thresholds",
-            "train": "the same model on pictures it was trained on: not evidence",
-            "out_of_fold": (
-                f"{config.fold_repeats} x {config.folds} "
-                + (
-                    "models trained through both phases"
-                    if config.trains_folds
-                    else "kernel heads on features of the pretrained extractor, of the whole picture and of its four corners"
-                )
-                + ", each judging only images that neither it nor a near-duplicate taught it"
-            ),
-        },
-    }
 
 
 def main(arguments: list[str]) -> int:

@@ -56,7 +56,8 @@ STORAGE = {
     "report_html",
     "workspace",
 }
-SHELL = {"worker", "bulk", "launch", "ui", "terminal", "__main__", "__init__"}
+WORKER = {"worker", "preparing", "runlog", "outcome"}  # a run in its own process
+SHELL = WORKER | {"bulk", "launch", "ui", "terminal", "cli", "__main__", "__init__"}
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
@@ -123,9 +124,10 @@ def test_storage_never_imports_torch_or_streamlit(module: str) -> None:
     assert not third_party(found) & {"torch", "torchvision", "safetensors", "streamlit", "altair"}
 
 
-def test_the_worker_imports_no_streamlit_and_no_altair() -> None:
-    assert not third_party(imports(PACKAGE / "worker.py")) & {"streamlit", "altair"}
-    assert "ui" not in own(imports(PACKAGE / "worker.py"))
+@pytest.mark.parametrize("module", sorted(WORKER))
+def test_the_worker_imports_no_streamlit_and_no_altair(module: str) -> None:
+    assert not third_party(imports(PACKAGE / f"{module}.py")) & {"streamlit", "altair"}
+    assert "ui" not in own(imports(PACKAGE / f"{module}.py"))
 
 
 def test_in_the_library_only_ui_imports_streamlit() -> None:

@@ -337,7 +337,7 @@ def test_near_duplicates_are_on_one_side_of_the_split_and_of_validation(tmp_path
     (problem,) = [problem for problem in data.problems if problem.kind == "near-duplicates"]
     assert problem.severity == "note"
     assert str(problem).startswith(
-        "24 images form 12 groups of near-duplicates (for example 000.jpg, copy_000.jpg); 0 of the groups disagree"
+        "24 images form 12 groups of near-duplicates by their pixels (for example 000.jpg, copy_000.jpg); 0 of the groups disagree"
     )
 
 

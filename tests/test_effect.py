@@ -291,3 +291,41 @@ def test_the_interval_covers_a_true_difference_about_as_often_as_it_says() -> No
         covered += interval.low <= 0.1 <= interval.high
     assert 88 <= covered <= 100
     assert replace(figures[3], difference=bootstrap.Estimate(0.1, 0.05, 0.15)).verdict == "worse"
+
+
+# --- the sentence above it all -----------------------------------------------------------------------------------------
+
+
+def held(*differences: tuple[float, float | None, float | None], title: str = "t") -> effect.Target:
+    """A target whose figures differ so: value, low, high."""
+    zero = bootstrap.Estimate(0.5)
+    figures = tuple(effect.Figure("mAP", True, zero, zero, bootstrap.Estimate(*d)) for d in differences)
+    return effect.Target(title, "", figures, "" if figures else "nothing", "", "")
+
+
+def compared(corrected: effect.Target, verified: effect.Target) -> effect.Comparison:
+    return effect.Comparison(held(), corrected, verified, held(), None, (), 53, 0, 2000, 100)
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        ((0.003, -0.01, 0.02), "no difference could be told apart by mAP on the test split, against the corrected labels (new minus old +0.003 (-0.010 to +0.020))"),
+        ((0.03, 0.01, 0.05), "the new model is better by mAP on the test split, against the corrected labels (new minus old +0.030 (+0.010 to +0.050))"),
+        ((-0.03, -0.05, -0.01), "the new model is worse by mAP on the test split, against the corrected labels (new minus old -0.030 (-0.050 to -0.010))"),
+        ((0.03, None, None), "whether it changed anything cannot be told by mAP on the test split, against the corrected labels (new minus old +0.030 (too few images for an interval))"),
+    ],
+)  # fmt: skip
+def test_one_sentence_says_what_came_of_it_and_how_sure_that_is(difference: tuple[float, float, float], said: str) -> None:
+    assert compared(held(difference), held((0.0, -0.1, 0.1))).verdict == f"Correcting 53 cells: {said}."
+    assert (
+        compared(held(difference), held((0.5, 0.4, 0.6))).verdict == f"Correcting 53 cells: {said}; the other figure says better."
+    )
+
+
+def test_the_sentence_does_not_pick_the_figure_that_looks_best_and_counts_the_others() -> None:
+    found = compared(held((0.0, -0.1, 0.1), (0.2, 0.1, 0.3)), held((-0.2, -0.3, -0.1), (0.2, 0.1, 0.3)))
+    assert "no difference could be told apart" in found.verdict
+    assert found.verdict.endswith("; of the 3 other figures 2 say better and 1 says worse.")
+    assert "on the cells people verified" in compared(held(), held((0.2, 0.1, 0.3))).verdict
+    assert compared(held(), held()).verdict == "Correcting 53 cells: there is nothing to measure a difference on."

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from panorama.config import TrainConfig, seed_recipe
 from panorama.events import (
     BatchEnded,
     EpochEnded,
@@ -21,6 +22,7 @@ from panorama.events import (
     from_line,
     history,
     progress,
+    seconds_again,
     to_line,
 )  # fmt: skip
 
@@ -96,7 +98,7 @@ def test_progress_rises_from_nothing_to_one_and_never_passes_it() -> None:
 
     def happens(event: Event) -> None:
         log.append(event)
-        now = progress(log, event.at + 0.5)
+        now = progress(log, event.at + 0.5, seed_recipe())
         assert 0 <= now.fraction <= 1
         assert now.seconds_left is None or (math.isfinite(now.seconds_left) and now.seconds_left >= 0)
         fractions.append(now.fraction)
@@ -137,7 +139,7 @@ def running_for(seconds: dict[str, float]) -> list[Event]:
 def test_the_time_left_is_what_is_left_of_the_epochs_and_the_passes_after_them() -> None:
     """An epoch of 6 x 100 + 20 passes takes 62 s, so a pass takes 0.1 s: 2.5 epochs, 150 predictions, 4 x 150 corners, the heads."""
     log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 62.0})
-    now = progress(log, log[-1].at)
+    now = progress(log, log[-1].at, TrainConfig())
     assert now.seconds_left == pytest.approx(2.5 * 62 + 15 + 60 + 7.5)
     assert now.images_per_second == pytest.approx(100 / 62)
 
@@ -146,13 +148,13 @@ def test_the_time_left_knows_that_the_first_epochs_see_smaller_pictures() -> Non
     """An epoch of smaller pictures takes 31 s, so one of the others 62: one and a half more of the small, two of the others."""
     log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 31.0})
     log = [replace(event, first_half=0.5) if isinstance(event, PhaseStarted) else event for event in log]
-    now = progress(log, log[-1].at)
+    now = progress(log, log[-1].at, TrainConfig())
     assert now.seconds_left == pytest.approx(0.5 * 31 + 2 * 62 + 15 + 60 + 7.5)
 
 
 def test_the_time_left_follows_recent_epochs_not_the_first() -> None:
-    quick, slow = (running_for({"Decoding pictures": 1.0, "Computing features": 1.0, "epoch": s}) for s in (10.0, 100.0))
-    left = [progress(log, log[-1].at).seconds_left for log in (quick, slow)]
+    quick, slow = (running_for({"Decoding pictures": 1.0, "Computing features": s / 10, "epoch": s}) for s in (10.0, 100.0))
+    left = [progress(log, log[-1].at, TrainConfig()).seconds_left for log in (quick, slow)]
     assert left[0] is not None
     assert left[1] == pytest.approx(10 * left[0])
 
@@ -160,7 +162,38 @@ def test_the_time_left_follows_recent_epochs_not_the_first() -> None:
 def test_a_pass_under_way_tells_its_own_time() -> None:
     """A hundred of 150 pictures in 5 s: 2.5 s of this pass, and as much again a picture for what comes after."""
     log = [START, StageStarted(0, "Computing features", 150), StageAdvanced(5, "Computing features", 100, 150)]
-    now = progress(log, 5.0)
+    now = progress(log, 5.0, TrainConfig())
     assert now.seconds_left is not None
     assert now.seconds_left > 2.5
     assert now.images_per_second == pytest.approx(20.0)
+
+
+def test_no_epoch_is_waited_for_that_the_run_was_not_asked_for() -> None:
+    """A pass takes 0.1 s: after it without fine tuning 150 predictions, 4 x 150 corners and the heads; before it, 50 of the pass too."""
+    config = TrainConfig(epochs_finetuning=0)
+    log: list[Event] = [START, StageStarted(0, "Decoding pictures", 150), StageEnded(0, "Decoding pictures", 0.0)]
+    log += [StageStarted(0, "Computing features", 150), StageAdvanced(10, "Computing features", 100, 150)]
+    assert progress(log, 10.0, config).seconds_left == pytest.approx(5 + 15 + 60 + 7.5)
+    log += [StageEnded(15, "Computing features", 15.0), PhaseStarted(15, "adaptation", 100, 1e-3, 2, 1)]
+    log += [PhaseEnded(15, "adaptation", "patience", "adaptation", 1, 0.5), PhaseStarted(15, "fine tuning", 0, 3e-4, 5, 1)]
+    assert progress(log, 15.0, config).seconds_left == pytest.approx(15 + 60 + 7.5)
+    log += [StageStarted(15, "Predicting every image", 150), StageEnded(45, "Predicting every image", 30.0)]
+    assert progress(log, 45.0, config).seconds_left == pytest.approx(2 * (60 + 7.5)), "the last pass tells the pace"
+
+
+def test_corners_that_are_kept_beside_the_features_take_no_time() -> None:
+    log = running_for({"Decoding pictures": 0.0, "Computing features": 0.1, "epoch": 62.0})
+    assert progress(log, log[-1].at, TrainConfig()).seconds_left == pytest.approx(2.5 * 62 + 15 + 7.5)
+
+
+def test_a_training_again_takes_what_is_not_kept_and_no_pause_between() -> None:
+    log = running_for({"Decoding pictures": 8.0, "Computing features": 50.0, "epoch": 62.0})
+    assert seconds_again(history(log)) is None, "it is not complete"
+    log += [Resumed(5000, "fine tuning", 1), epoch("fine tuning", 2, 0.3, at=5010)]
+    for stage, seconds in (
+        ("Predicting every image", 51.0),
+        ("Computing features of corners", 237.0),
+        ("Out-of-fold probabilities", 14.0),
+    ):
+        log += [StageStarted(6000, stage, 150), StageEnded(6000, stage, seconds)]
+    assert seconds_again(history([*log, RunEnded(6400, "complete")])) == pytest.approx(10 + 62 + 10 + 51 + 14)

@@ -1,7 +1,9 @@
 """Every page without a browser: empty, with data, and with strings that try to be markup."""
 
 import json
+import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,73 @@ def test_a_settled_conflict_stays_in_its_place_and_can_be_taken_back_there_and_l
     assert "12 cells on which reviewers disagree" in words(app)
     last = store.log(finished.fingerprint)[-1]
     assert (last.verdict, last.reviewer) == ("undo", "dan"), "the log says who took it back"
+
+
+def follow(app: AppTest, name: str) -> None:
+    """To another page by a link, which leaves the address behind."""
+    app.query_params.clear()
+    app.switch_page(f"pages/{name}.py").run()
+    sound(app)
+
+
+def again(run: Run, name: str, **values: object) -> Run:
+    """A copy of the run, made a day later."""
+    folder = run.folder.with_name(name)
+    shutil.copytree(run.folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    later = (run.created + timedelta(days=1)).isoformat()
+    (folder / "config.json").write_text(json.dumps(config | {"created": later} | values))
+    return Run(folder)
+
+
+def test_a_run_that_is_chosen_on_one_page_is_shown_on_all(finished: Run) -> None:
+    newer = again(finished, "20990101-000000-abcd")
+    app = open_page("sanity_check")
+    assert app.selectbox(key="run-before.csv").value == newer.id
+    app.selectbox(key="run-before.csv").set_value(finished.id).run()
+    for name, key in (
+        ("review", "suspects.csv"),
+        ("export", "suspects.csv"),
+        ("report", "metrics.json"),
+        ("effect", "metrics.json"),
+        ("predict", "model.json"),
+    ):
+        follow(app, name)
+        assert app.selectbox(key=f"run-{key}").value == finished.id, name
+        assert app.query_params["run"] in (finished.id, [finished.id]), name
+    app.selectbox(key="run-model.json").set_value(newer.id).run()
+    follow(app, "review")
+    assert app.selectbox(key="run-suspects.csv").value == newer.id
+
+
+def test_a_chosen_run_that_cannot_be_shown_is_said(finished: Run) -> None:
+    newer = again(finished, "20990101-000000-abcd", corrects={"run": finished.id, "cells": 3, "decisions_up_to": 1})
+    app = open_page("train")
+    app.selectbox(key="run-None").set_value(newer.id).run()
+    app.selectbox(key="run-None").set_value(finished.id).run()
+    app.selectbox(key="run-None").set_value(newer.id).run()
+    follow(app, "review")
+    assert app.selectbox(key="run-suspects.csv").value == finished.id, "decisions are made on the labels as they came"
+    assert "this is the run that it repeats" in words(app)
+    (newer.folder / "metrics.json").unlink()
+    follow(app, "report")
+    assert app.selectbox(key="run-metrics.json").value == finished.id
+    assert "has not got that far" in words(app)
+
+
+def test_what_an_import_of_decisions_did_is_said_below_its_button(finished: Run) -> None:
+    sheet = (finished.source.root / "train_label.csv").read_text().splitlines()
+    name, red = sheet[3].split(",")[:2]
+    app = open_page("export")
+    file = f"image,label,value\n{name},red,{1 - int(red)}\n".encode()
+    for told in ("1 decision taken in. 0 were here already", "0 decisions taken in. 1 were here already"):
+        app.file_uploader[0].set_value(("decisions.csv", file, "text/csv")).run()
+        app.button(key="take-in").click().run()
+        sound(app)
+        assert [success.value for success in app.success if told.replace(".", "\\.") in success.value], [
+            s.value for s in app.success
+        ]
+    assert "train_label.csv, line 4" in words(app), "and what changes is shown at once"
 
 
 def test_the_export_shows_each_line_that_changes_and_takes_decisions_in(finished: Run, home: Path) -> None:
@@ -517,3 +586,24 @@ def test_an_address_that_the_provider_has_not_verified_signs_nothing(
     told = [record.message for record in caplog.records]
     assert len(told) == ("email" in claims and signed != claims["email"]), "once for each account"
     assert not any("ada@x.org" in one for one in told)
+
+
+def test_reading_that_was_stopped_is_said_and_can_go_on(seed_folder: Callable[..., Path], home: Path) -> None:
+    remember(home, with_layouts(find_source(seed_folder(12, 6))))
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    app.session_state["stopped reading"] = True
+    app.switch_page("pages/dataset.py").run()
+    sound(app)
+    assert "What was read so far is kept" in words(app)
+    app.button(key="go on reading").click().run()
+    sound(app)
+    assert "What was read so far is kept" not in words(app)
+    assert ">18<" in words(app), "all images"
+    assert not [button for button in app.button if button.label == "Stop"], "the bar is gone when the work is done"
+
+
+@pytest.mark.parametrize("name", [page for page in PAGES if page != "start"])
+@pytest.mark.usefixtures("finished")
+def test_every_page_hands_over_to_another(name: str) -> None:
+    assert open_page(name).get("page_link")

@@ -6,17 +6,22 @@ import gc
 import html
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import streamlit as st
 
-from panorama import runs, serving
+from panorama import charts, runs, serving
 from panorama.datasets import DataSet, load
 from panorama.decisions import Fold
 from panorama.effect import Comparison, compare
 from panorama.errors import PanoramaError
+from panorama.events import duration as duration
 from panorama.export import Pieces
 from panorama.finding import Source
 from panorama.images import PictureError, thumbnail_jpeg
@@ -210,7 +215,7 @@ def _data_sets() -> dict[str, DataSet]:
 
 
 def data_set(source: Source) -> DataSet:
-    """The data set of a source as read; read again when a CSV or the folder changes. Raises PanoramaError."""
+    """The data set of a source as read; read again when a CSV or the folder changes. Raises PanoramaError. Ends the page where reading was stopped."""
     stamps = []
     for csv_source in source.csvs:
         for path in (source.root / csv_source.file, source.root / csv_source.folder):
@@ -220,19 +225,20 @@ def data_set(source: Source) -> DataSet:
                 raise PanoramaError(f"{path}: cannot be read ({error.strerror}). Is the data set still there?") from error
     known, key = _data_sets(), f"{source.to_json()}{stamps}"
     if key not in known:
-        place = st.empty()
-        with place:
-            known[key] = load(source, runs.workspace(), on_progress=progress_bar("Reading pictures"))
-        place.empty()
+        was_stopped("reading", "Reading the pictures was stopped. What was read so far is kept.")
+        with progress_bar("Reading pictures", on_stop=lambda: stopped("reading")) as advanced:
+            known[key] = load(source, runs.workspace(), on_progress=advanced)
         for old in list(known)[:-_KEPT_DATA_SETS]:
             known.pop(old, None)
     return known[key]
 
 
 def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
-    """The run that the page shows: from `?run=`, else the newest that has the file `needs`. Ends the page when there is none.
+    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest that has the file `needs`. Ends the page when
+    there is none.
 
-    title: the page's, where it stands beside the menu rather than above it. own_labels: prefer runs on the original labels to retrainings.
+    title: the page's, where it stands beside the menu rather than above it. own_labels: for decisions, which are on the labels as they came: where
+    a retraining was chosen on another page, the run that it repeats.
     """
     menu = st.container()
     if title:
@@ -251,15 +257,45 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
     asked = st.query_params.get("run")
     names = {run.id: run_title(run) for run in found}
     if asked and asked not in ids:
-        st.warning(f"The run {text(asked)} is not here, or has not got that far. Showing the newest one instead.")
+        st.warning(f"The run {text(asked)} is not here, or has not got that far. Showing another one instead.")
     key = f"run-{needs}"
     if st.session_state.get(key) not in ids or asked != st.session_state.get(f"{key}-address"):
-        st.session_state[key] = asked if asked in ids else ids[0]  # a new address decides; after that the menu does
+        if asked in ids:  # a new address decides; after that the menu does
+            st.session_state["run"] = asked
+            st.session_state[key] = asked
+        else:
+            st.session_state[key] = _follow(st.session_state.get("run"), found, own_labels=own_labels)
+
+    def choose() -> None:
+        st.session_state["run"] = st.session_state[key]
+
     chosen: str = menu.selectbox(
-        "Run", ids, format_func=names.__getitem__, key=key, label_visibility="collapsed" if title else "visible"
-    )
+        "Run", ids, format_func=names.__getitem__, key=key, on_change=choose, label_visibility="collapsed" if title else "visible"
+    )  # fmt: skip
+    wanted = st.session_state.get("run")
+    if wanted is not None and wanted != chosen:
+        st.caption(_why_another(wanted, own_labels=own_labels))
     st.query_params["run"] = st.session_state[f"{key}-address"] = chosen
     return found[ids.index(chosen)]
+
+
+def _follow(wanted: str | None, found: Sequence[Run], *, own_labels: bool) -> str:
+    """The run a page shows when `wanted` was chosen on another one; the first of `found` where nothing was, or it is not among them."""
+    run = runs.find_run(runs.workspace(), wanted) if wanted else None
+    if run is not None and own_labels and run.corrects is not None:
+        wanted = run.corrects.run
+    ids = [run.id for run in found]
+    return wanted if wanted in ids else ids[0]
+
+
+def _why_another(wanted: str, *, own_labels: bool) -> str:
+    """Why the page shows another run than the one that was chosen."""
+    run = runs.find_run(runs.workspace(), wanted)
+    if run is None:
+        return f"The run that was chosen, {text(wanted)}, is not there any more. This is another."
+    if own_labels and run.corrects is not None:
+        return "The run that was chosen was trained on corrected labels. Decisions are made on the labels as they came, so this is the run that it repeats."
+    return f"The run that was chosen, of {run.created.astimezone():%d %b %Y, %H:%M:%S}, has not got that far. This is another."
 
 
 def run_title(run: Run) -> str:
@@ -384,6 +420,25 @@ def correction_card(run: Run, c: Correction) -> str:
     )
 
 
+def label_charts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: Sequence[str]) -> None:
+    """How many images carry each label, and which labels are on the same images; the latter also as a table, with every name in full.
+
+    splits: train or test for each image.
+    """
+    many = len(labels) > charts.FEW_LABELS
+    place = st.container(key="charts-labels")
+    left, right = (place.container(), place.container()) if many else place.columns([3, 2])
+    left.altair_chart(charts.label_counts(labels, targets, splits), key="label-counts")
+    if len(labels) < 2:
+        return
+    if len(labels) <= charts.MOST_TOGETHER:
+        right.altair_chart(charts.cooccurrence(labels, targets), key="cooccurrence")
+    with right.expander("Labels together, as a table"):
+        table = charts.together(labels, targets).sort_values("images", ascending=False, kind="stable")
+        share = st.column_config.NumberColumn("share of the label's images", format="percent")
+        st.dataframe(table, hide_index=True, key="together", column_config={"share": share})
+
+
 def facts(*entries: tuple[str, object] | tuple[str, object, str], small: bool = False) -> None:
     """Figures side by side, wrapping where there is no room: (label, value) or (label, value, a line below). small: a line each."""
     parts = [
@@ -424,24 +479,45 @@ def pieces_html(pieces: Pieces) -> str:
     )
 
 
-def progress_bar(what: str) -> Callable[[int, int], None]:
-    """A progress bar, as the function that moves it: (done, total)."""
-    bar = st.progress(0.0, what)
+@contextmanager
+def progress_bar(what: str, *, on_stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left and a stop button while the block runs: gives the function that moves it, (done, total).
+
+    A press of the button runs the page anew, which ends the block where it next moves the bar; on_stop is called first.
+    """
+    place = st.empty()
+    with place.container(horizontal=True, vertical_alignment="bottom"):
+        bar = st.progress(0.0, what)
+        st.button("Stop", key=f"stop {what}", on_click=on_stop)
+    first: tuple[float, int] | None = None
 
     def advanced(done: int, total: int) -> None:
-        bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}")
+        nonlocal first
+        now = time.monotonic()
+        first = first or (now, done)
+        seconds, steps = now - first[0], done - first[1]
+        left = f" · about {duration(seconds * (total - done) / steps)} left" if seconds > 1 and steps and done < total else ""
+        bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}{left}")
 
-    return advanced
+    try:
+        yield advanced
+    except Exception:  # a stop is none
+        place.empty()
+        raise
+    place.empty()
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min 10 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+def was_stopped(what: str, then: str) -> None:
+    """Where somebody stopped that work, says so and how to go on, and ends the page."""
+    if st.session_state.get(f"stopped {what}"):
+        st.info(then)
+        st.button("Go on", type="primary", key=f"go on {what}", on_click=lambda: st.session_state.pop(f"stopped {what}"))
+        st.stop()
+
+
+def stopped(what: str) -> None:
+    """Notes that somebody stopped that work, for `was_stopped`."""
+    st.session_state[f"stopped {what}"] = True
 
 
 _PASTE_HTML = '<div class="zone" tabindex="0" role="button">Click here, then paste a picture (Ctrl+V)</div>'

@@ -1,21 +1,150 @@
-"""What the predict page draws of a picture: where in it a label is seen, where along a panorama, and what that means in words."""
+"""What the predict page asks of a model, kept for as long as it is of use; and what it draws of a picture: where in it a label is seen, where
+along a panorama, and what that means in words.
+"""
 
 import base64
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import streamlit as st
 
+from panorama import charts, metrics
+from panorama.csvscan import csv_text
 from panorama.heat import overlay_png
-from panorama.images import PictureError, thumbnail_jpeg
-from panorama.ui import esc
+from panorama.images import PictureError, open_rgb, thumbnail_jpeg
+from panorama.runs import Run
+from panorama.ui import esc, progress_bar, settle_memory, stopped, text, was_stopped
 
 if TYPE_CHECKING:
-    from panorama.prediction import Strip
+    from panorama.prediction import Prediction, Predictor, Strip
 
+Look = tuple["npt.NDArray[np.float32] | None", "Strip | None"]  # where labels are seen in a picture, and along a wide one
 _OVERLAY_SIDE = 112
+_KEPT_LOOKS = 200
 _SEEN = 0.5  # probability from which a label is said to be seen at a place
+
+
+@st.cache_resource(show_spinner="Loading the model", max_entries=3)
+def _predictor(folder: str, stamp: int) -> "Predictor":
+    """The run's model; loaded once for the server, again when the file changes."""
+    from panorama.prediction import Predictor
+
+    del stamp  # part of the cache key
+    loaded = Predictor.load(Path(folder))
+    settle_memory()
+    return loaded
+
+
+@st.cache_data(show_spinner=False, max_entries=20)
+def _scaling(folder: str, stamp: int) -> metrics.Scaling | None:
+    """What makes the run's probabilities calibrated, from its validation part; None where there is nothing to learn it from."""
+    del stamp  # part of the cache key
+    answered = Run(Path(folder)).probabilities("predictions.csv")
+    if answered is None:
+        return None
+    labels, probabilities = answered
+    chosen = np.array(Run(Path(folder)).images()[1]) == "validation"
+    return metrics.platt_scaling(Run(Path(folder)).targets(labels)[chosen], probabilities[chosen])
+
+
+def model_of(which: Run) -> "Predictor":
+    """Raises PanoramaError when the run has no sound model."""
+    return _predictor(str(which.folder), (which.folder / "model.safetensors").stat().st_mtime_ns)
+
+
+def scaling_of(which: Run) -> metrics.Scaling | None:
+    """What makes the run's probabilities calibrated; None where there is nothing to learn it from. Raises PanoramaError."""
+    if not which.has("predictions.csv"):
+        return None
+    return _scaling(str(which.folder), (which.folder / "model.safetensors").stat().st_mtime_ns)
+
+
+def answers(model: "Predictor", run: str, sources: Sequence[tuple[str, bytes]]) -> "list[Prediction]":
+    """The model's answer for each source (name, bytes), in order; those of earlier runs of the page are kept in the session."""
+    known = st.session_state.setdefault("predictions", {})
+    keys = [(run, hashlib.sha256(data).hexdigest(), source) for source, data in sources]
+    new = [(key, source) for key, source in zip(keys, sources, strict=True) if key not in known]
+    if new:
+        was_stopped("predicting", f"Predicting was stopped: {len(new):,} of {len(sources):,} pictures have no answer yet.")
+        with progress_bar("Predicting", on_stop=lambda: stopped("predicting")) as advanced:
+            for done, (key, made) in enumerate(zip([key for key, _ in new], model.predict([s for _, s in new]), strict=True), 1):
+                known[key] = made
+                advanced(done, len(new))
+    return [known[key] for key in keys]
+
+
+def look(model: "Predictor", run: str, name: str, data: bytes) -> "Look":
+    """Where the labels are seen in a picture, and along it when it is wide; kept in the session for the latest pictures."""
+    known = st.session_state.setdefault("looks", {})
+    key = (run, hashlib.sha256(data).hexdigest())
+    if key not in known:
+        try:
+            image = open_rgb(data, name)
+            known[key] = model.heat(image), model.strip(image)
+        except PictureError:
+            known[key] = None, None
+        for old in list(known)[:-_KEPT_LOOKS]:
+            del known[old]
+    found: Look = known[key]
+    return found
+
+
+# --- drawing -----------------------------------------------------------------------------------------------------------
+
+
+def card(
+    labels: Sequence[str], answer: "Prediction", seen: Look, data: bytes, limits: Sequence[float], scale: metrics.Scaling | None, *,
+    beside: Mapping[str, float], shows: int | None, key: str,
+) -> None:  # fmt: skip
+    """A picture beside what the model says of it; a wide one above, with where along it each label is seen.
+
+    limits: the threshold of each label. scale: makes the probabilities shown calibrated. beside: another model's answers. shows: the label whose
+    place is laid over the picture. key: of the chart.
+    """
+    assert answer.probabilities is not None
+    heat, strip = seen
+    over = heat[shows] if heat is not None and shows is not None else None
+    said = [label for label, p, limit in zip(labels, answer.probabilities, limits, strict=True) if p > limit]
+    whole = text(", ".join(said)) or "no label"
+    if strip is None:
+        picture, bars = st.columns([2, 3], vertical_alignment="center")
+        picture.html(photo_html(data, 640, answer.name, over))
+    else:
+        bars = st.container()
+        bars.html(photo_html(data, 1400, answer.name, over) + strip_html(labels, strip))
+        along = [label for label, p, limit in zip(labels, strip.probabilities.max(0), limits, strict=True) if p > limit]
+        whole = f"{text(', '.join(along)) or 'no label'} along it; squeezed into one look: {whole}"
+    bars.markdown(f"**{text(answer.name)}**: {whole}")
+    shown = answer.probabilities if scale is None else scale(answer.probabilities)
+    marks = limits if scale is None else None
+    chart = charts.probability_bars(labels, [float(p) for p in shown], marks, predicted=said, beside=beside)
+    bars.altair_chart(chart, key=key)
+
+
+def table(labels: Sequence[str], answered: "Sequence[Prediction]") -> None:
+    """All answers as a table, and as a CSV to take home."""
+    st.subheader("Table")
+    header = "image"
+    while header in labels:  # a label may have any name, and a table takes each only once
+        header = f"{header} name"
+    rows = [[one.name, *one.probabilities.tolist()] for one in answered if one.probabilities is not None]
+    number = st.column_config.NumberColumn(format="%.3f")
+    shown = pd.DataFrame(rows, columns=[header, *labels])
+    st.dataframe(shown, hide_index=True, key="table", column_config=dict.fromkeys(labels, number))
+    written = csv_text([["image", *labels], *([name, *(f"{p:.6g}" for p in values)] for name, *values in rows)])
+    st.download_button(
+        "Download predictions.csv",
+        written.encode("utf-8", "surrogateescape"),
+        "predictions.csv",
+        "text/csv",
+        key="download",
+        on_click="ignore",
+    )
 
 
 def photo_html(data: bytes, side: int, name: str, heat: npt.NDArray[np.float32] | None = None) -> str:
