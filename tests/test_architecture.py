@@ -27,6 +27,7 @@ CORE = {
     "decisions",
 }
 PICTURES = {
+    "decoding",
     "images",
     "thumbnails",
     "terrain",

@@ -27,6 +27,7 @@ class Outcome:
     wrong: tuple[str, ...] = ()
     skipped: str = ""
     measured: dict[str, str] = field(default_factory=dict)  # what else is worth a number, in words
+    broken: bool = False  # the check itself broke down
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,19 @@ def examine(check: Check, quick: bool) -> Result:
     """The check and its control, in this process and without a limit."""
     start_seconds = time.perf_counter()
     outcome = _guarded(check.run, quick)
-    control = Outcome() if outcome.skipped else _guarded(check.control, quick)
-    return Result(check, outcome, len(control.wrong), time.perf_counter() - start_seconds)
+    if outcome.skipped:
+        return Result(check, outcome, 0, time.perf_counter() - start_seconds)
+    control = _guarded(check.control, quick)
+    if control.broken:  # a control that breaks down is not one that was caught
+        outcome = replace(outcome, wrong=(*outcome.wrong, *control.wrong))
+    return Result(check, outcome, 0 if control.broken else len(control.wrong), time.perf_counter() - start_seconds)
 
 
 def _guarded(run: Callable[[bool], Outcome], quick: bool) -> Outcome:
     try:
         return run(quick)
-    except Exception:  # a check that breaks down is a check that failed
-        return Outcome(tried=1, wrong=(traceback.format_exc(),))
+    except Exception:
+        return Outcome(tried=1, wrong=(traceback.format_exc(),), broken=True)
 
 
 def examine_bounded(check: Check, quick: bool) -> Result:
