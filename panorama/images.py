@@ -4,13 +4,18 @@ Pillow and numpy only, so that pages that show pictures need not import torch.
 """
 
 import io
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from panorama.decoding import DecodingError, decode_elsewhere
 from panorama.errors import PanoramaError
 
 # MPO (two JPEGs in one file, from many phones) opens through the JPEG reader and must not be named here.
@@ -18,6 +23,12 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif", ".mpo"})
 MAX_PIXELS = 150_000_000  # a 15,000 x 10,000 panorama; beyond it a picture is refused before it is decoded
 _MAX_BYTES = 512 * 1024 * 1024
+# Beyond these a picture is decoded in a process of its own (`_may_run_away`).
+_ORDINARY_BYTES = 16 * 2**20
+_ORDINARY_PIXELS = 32_000_000
+_ORDINARY_JPEG_PIXELS = 64_000_000
+_ORDINARY_SCANS = 64  # a progressive JPEG of an editor or a phone has 6 to 14
+_SCAN = b"\xff\xda"
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Decoders warn of broken metadata that the pixels do not need. Said once for the process: `catch_warnings` is not safe in
@@ -36,11 +47,34 @@ def open_rgb(source: Path | bytes, name: str | None = None, *, at_least: int | N
     source: a file or its bytes; `name` is what messages call it (the path by default). `at_least`: JPEGs may be decoded
     at a reduced size whose sides are both at least this many pixels, several times faster.
     16-bit greyscale is scaled from its full range, or from 12 bits where no value goes beyond them.
+    What may take gigabytes or many seconds is decoded in a process of its own, with limits (`decoding`).
     Raises PictureError: not a picture of a format we read, damaged, too large, or samples without a defined range.
     """
+    with _told(source, name):
+        if _size(source) <= _ORDINARY_BYTES:
+            with _opened(source) as (image, stream):
+                if not _may_run_away(image, stream):
+                    return _decoded(image, at_least)
+        try:
+            return decode_elsewhere(source, at_least)
+        except DecodingError as error:
+            raise PictureError(str(error)) from error
+
+
+def open_here(source: Path | bytes, name: str | None = None, *, at_least: int | None = None) -> Image.Image:
+    """As `open_rgb`, in this process whatever it takes: for a process that has limits of its own."""
+    with _told(source, name):
+        _size(source)
+        with _opened(source) as (image, _):
+            return _decoded(image, at_least)
+
+
+@contextmanager
+def _told(source: Path | bytes, name: str | None) -> Iterator[None]:
+    """Whatever goes wrong inside becomes a PictureError that begins with the name."""
     name = name if name is not None else (str(source) if isinstance(source, Path) else "the picture")
     try:
-        return _open(source, at_least)
+        yield
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from error
     except FileNotFoundError:
@@ -61,27 +95,58 @@ def open_rgb(source: Path | bytes, name: str | None = None, *, at_least: int | N
         raise PictureError(f"{name}: damaged or cut off ({reason}); open it in an image editor and save it again.") from error
 
 
-def _open(source: Path | bytes, at_least: int | None) -> Image.Image:
-    if isinstance(source, Path):
-        if source.is_dir():
-            raise PictureError("a folder, not a picture.")
-        size = source.stat().st_size
-    else:
+def _size(source: Path | bytes) -> int:
+    """How many bytes there are. Raises PictureError where these are none or too many, or it is a folder."""
+    if isinstance(source, bytes):
         size = len(source)
+    else:
+        status = source.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise PictureError("a folder, not a picture.")
+        size = status.st_size
     if size == 0:
         raise PictureError("the file is empty (0 bytes); copy it again.")
     if size > _MAX_BYTES:
         raise PictureError(f"{size / 1e6:,.0f} MB; pictures up to {_MAX_BYTES // 2**20} MB are read. Make it smaller.")
-    stream = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+    return size
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """The picture with its header read, and where it is read from."""
+    stream: BinaryIO = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
     with stream, Image.open(stream, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise PictureError(
                 f"{image.width:,} x {image.height:,} pixels; at most {MAX_PIXELS:,} in all are read. Make it smaller."
             )
-        if at_least is not None and image.format == "JPEG":
-            image.draft("RGB" if image.mode == "YCbCr" else image.mode, (at_least, at_least))
-        image.load()
-        return _to_rgb(_upright(image), twelve_bits_possible=image.format == "TIFF")
+        yield image, stream
+
+
+def _may_run_away(image: Image.Image, stream: BinaryIO) -> bool:
+    """Whether decoding may take about a gigabyte or more, or many seconds, though there are few bytes.
+
+    Memory goes with the pixels: 12 bytes each for a JPEG on its way to RGB, 24 for what may be transparent. A JPEG is gone
+    through once for each of its scans. (More than _ORDINARY_BYTES are not even looked at: some readers walk along the chunks of
+    a file in Python, a quarter of a second for each million bytes.)
+    """
+    jpeg = image.format in ("JPEG", "MPO")
+    if image.width * image.height > (_ORDINARY_JPEG_PIXELS if jpeg else _ORDINARY_PIXELS):
+        return True
+    if not jpeg:
+        return False
+    place = stream.seek(0, 1)
+    stream.seek(0)
+    n_scans = stream.read().count(_SCAN)
+    stream.seek(place)
+    return n_scans > _ORDINARY_SCANS
+
+
+def _decoded(image: Image.Image, at_least: int | None) -> Image.Image:
+    if at_least is not None and image.format == "JPEG":
+        image.draft("RGB" if image.mode == "YCbCr" else image.mode, (at_least, at_least))
+    image.load()
+    return _to_rgb(_upright(image), twelve_bits_possible=image.format == "TIFF")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -28,6 +28,7 @@ CORE = {
     "serving",
 }
 PICTURES = {
+    "decoding",
     "images",
     "thumbnails",
     "terrain",
