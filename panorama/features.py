@@ -26,11 +26,19 @@ Indices = npt.NDArray[np.int64]
 OnProgress = Callable[[int, int], None]
 _KEPT_AT_ONCE = 512  # rows: what a kill can cost
 _THREADS = max(2, os.cpu_count() or 1)
+_LEAST_PASS = 8
+_smaller_passes = 1
 
 
 def batch_size(where: torch.device) -> int:
     """Pictures a forward pass: on a CPU what was fast (benchmarks/forward.py); on a GPU a guess, for none was at hand."""
-    return 256 if where.type == "cuda" else 32
+    return max(_LEAST_PASS, 256 // _smaller_passes) if where.type == "cuda" else 32
+
+
+def halve_passes() -> None:
+    """From now on the forward passes of this process on a GPU take half as many pictures."""
+    global _smaller_passes
+    _smaller_passes *= 2
 
 
 class Pixels:

@@ -1,6 +1,7 @@
 """Files replaced whole: a reader sees the old one or the new one."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -18,3 +19,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def forget_unfinished(folder: Path) -> None:
+    """Removes what a killed process left of files that it was about to replace; for whoever alone writes into `folder`."""
+    for temporary in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            temporary.unlink()

@@ -21,6 +21,7 @@ _CLEARLY_FASTER = 1.15
 _TRIED_ON, _ROUNDS = 16, 3  # pictures, of which the fastest counts
 # glibc's mallopt
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_is_cpu_only = False
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,21 @@ class Precisions:
 
 def device() -> torch.device:
     """CUDA where there is a GPU (of this process, where several train together), else the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    has_gpu = torch.cuda.is_available() and not _is_cpu_only
+    return torch.device("cuda", torch.cuda.current_device()) if has_gpu else torch.device("cpu")
+
+
+def use_cpu() -> None:
+    """From now on this process computes on the CPU."""
+    global _is_cpu_only
+    _is_cpu_only = True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was not enough memory. PyTorch has a type of its own for a GPU's only."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
 
 
 def describe(where: torch.device) -> str:

@@ -25,7 +25,7 @@ from panorama.config import TrainConfig
 from panorama.csvscan import csv_text
 from panorama.datasets import DataSet, SheetPart, csv_fingerprint, image_names
 from panorama.errors import PanoramaError
-from panorama.events import Event, History, from_line, history, to_line
+from panorama.events import Event, History, RunEnded, from_line, history, to_line
 from panorama.finding import Source, read_table
 from panorama.labels import read_labels
 
@@ -87,9 +87,16 @@ def create_corrected(old: "Run", csvs: Mapping[str, bytes], corrects: Corrects, 
 
 def keep_weights(run: "Run", weights: str) -> TrainConfig:
     """The run's config with the weights it really starts from, written into its folder: a resumed or repeated run starts from them too."""
-    values = run.stored()
-    config = replace(run.config, weights=weights)
-    _write_config(run.folder, {**values, "train": config.to_json()})
+    return _keep(run, replace(run.config, weights=weights))
+
+
+def keep_batch_size(run: "Run", batch_size: int) -> TrainConfig:
+    """The run's config with the batch size that there is memory for, written into its folder: a resumed or repeated run uses it too."""
+    return _keep(run, replace(run.config, batch_size=batch_size))
+
+
+def _keep(run: "Run", config: TrainConfig) -> TrainConfig:
+    _write_config(run.folder, {**run.stored(), "train": config.to_json()})
     return config
 
 
@@ -429,6 +436,15 @@ def running(home: Path) -> str | None:
 def is_running(run: Run) -> bool:
     """Whether a worker trains this run now."""
     return _holder(_lock_file(run)) == run.id
+
+
+def end_untold(run: Run, launched_at: float, message: str) -> None:
+    """Writes the end of a worker that ended before it told anything since `launched_at`; nothing where another one may be at work on the run."""
+    told_at = run.history().last_at
+    if _holder(_lock_file(run)) not in (run.id, "") and (told_at is None or told_at < launched_at):
+        log = EventLog(run)
+        log.append(RunEnded(time.time(), "failed", message))
+        log.close()
 
 
 def refuse_if_busy(run: Run) -> None:

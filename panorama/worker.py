@@ -5,6 +5,7 @@ Started again on the same folder it goes on after the last finished epoch. The l
 """
 
 import copy
+import gc
 import json
 import signal
 import sys
@@ -38,8 +39,8 @@ from panorama.events import (
     Resumed,
     RunStarted,
 )
-from panorama.features import Pixels, cached, extract, fingerprint, tiles_pass, whole_pass
-from panorama.files import write_atomically
+from panorama.features import Pixels, cached, extract, fingerprint, halve_passes, tiles_pass, whole_pass
+from panorama.files import forget_unfinished, write_atomically
 from panorama.hardware import Precisions
 from panorama.model import Classifier, FeatureMap, build, class_activation, feature_map
 from panorama.outcome import measured, write_neighbours, write_probabilities, write_suspects
@@ -47,9 +48,11 @@ from panorama.preparing import calibrate, choose_precisions, final_splits, load_
 from panorama.processes import Team, join, leave
 from panorama.reviewfiles import indexed
 from panorama.runlog import OnEvent, RunLog, StopAskedError
-from panorama.runs import Run, worker_lock, workspace
+from panorama.runs import Run, keep_batch_size, worker_lock, workspace
 from panorama.split import linked
 from panorama.training import TrainingData, TrainingState, predict_logits, train
+
+_LEAST_BATCH = 8  # pictures; a smaller one would learn from too little at a time
 
 
 def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["complete", "stopped", "failed"]:
@@ -65,16 +68,19 @@ def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["comple
         return _help(job, team)
     with worker_lock(job), RunLog(job, team, on_event) as log:
         try:
-            _work(job, log, team)
+            forget_unfinished(job.folder)
+            _work_with_what_memory_there_is(job, log, team)
         except (StopAskedError, KeyboardInterrupt):
             if team.count > 1 and not job.stop_is_asked():
                 return log.end("failed", f"One of the {team.count} processes was ended from outside. Resume the run.")
             return log.end("stopped", "Stopped as asked. It can be resumed.")
         except PanoramaError as error:
             return log.end("failed", str(error))
-        except (MemoryError, torch.OutOfMemoryError):
-            return log.end("failed", "Not enough memory. Use a smaller batch (--batch-size) or smaller pictures (--image-size).")
         except Exception as error:
+            if hardware.is_out_of_memory(error):
+                return log.end(
+                    "failed", "Not enough memory. Use a smaller batch (--batch-size) or smaller pictures (--image-size)."
+                )
             if team.count > 1 and _is_of_a_lost_process(error):
                 if job.stop_is_asked():
                     return log.end("stopped", "Stopped as asked. It can be resumed.")
@@ -89,6 +95,35 @@ def run(folder: Path, on_event: OnEvent = lambda event: None) -> Literal["comple
                 f"Something unexpected happened: {type(error).__name__}: {error}. worker.log in the run folder has the details.",
             )
         return log.end("complete", "")
+
+
+def _work_with_what_memory_there_is(job: Run, log: RunLog, team: Team) -> None:
+    """As `_work`; each time the memory of a GPU does not do, on from the last finished epoch with half the batch, and at last on the CPU."""
+    while True:
+        try:
+            return _work(job, log, team)
+        except torch.OutOfMemoryError:
+            if team.count > 1 or not _is_on_gpu():  # the others of a team wait for this one, and cannot start over
+                raise
+        gc.collect()  # the frames that the error held are gone, and their tensors with them
+        torch.cuda.empty_cache()
+        log.append(Note(time.time(), _with_less(job)))
+        job = Run(job.folder)
+
+
+def _is_on_gpu() -> bool:
+    return hardware.device().type == "cuda"
+
+
+def _with_less(job: Run) -> str:
+    """Makes do with less memory, and says how."""
+    size = job.config.batch_size
+    if size >= 2 * _LEAST_BATCH:
+        keep_batch_size(job, size // 2)
+        halve_passes()
+        return f"The GPU's memory does not do for batches of {size} pictures: on with batches of {size // 2} from the last finished epoch."
+    hardware.use_cpu()
+    return f"The GPU's memory does not even do for batches of {size} pictures: on with the CPU, which takes longer, from the last finished epoch."
 
 
 def _help(job: Run, team: Team) -> Literal["complete", "stopped", "failed"]:

@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import COLOURS, QUICK, ROOT
 
-from panorama import runs
+from panorama import features, hardware, runs, worker
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.events import EpochEnded, RunEnded
@@ -218,6 +219,46 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_words(seed_folder: Callable[.
     assert work(run.folder) == "failed"
     assert "not a finite number" in run.history().message
     assert "learning rate" in run.history().message
+
+
+def test_too_little_memory_on_the_cpu_is_said_in_words(
+    seed_folder: Callable[..., Path], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch raises a plain RuntimeError there."""
+    run = new_run(seed_folder(), home)
+    monkeypatch.setattr(worker, "train", lambda *_, **__: iter([torch.empty(2**52)]))
+    assert work(run.folder) == "failed"
+    assert run.history().message == "Not enough memory. Use a smaller batch (--batch-size) or smaller pictures (--image-size)."
+
+
+@pytest.mark.parametrize(("room", "batches", "device"), [(8, 8, "on with batches of 8"), (0, 8, "on with the CPU")])
+def test_a_gpu_with_too_little_memory_gets_half_the_batch_and_then_the_cpu_does_it(
+    seed_folder: Callable[..., Path], home: Path, monkeypatch: pytest.MonkeyPatch, room: int, batches: int, device: str
+) -> None:
+    """A GPU that is played: it takes so many pictures at a time, and computes as the CPU does."""
+    real = worker.train
+
+    def greedy(model: Any, data: Any, config: TrainConfig, **more: Any) -> Any:
+        if config.batch_size > room and not hardware._is_cpu_only:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(model, data, config, **more)
+
+    monkeypatch.setattr(worker, "train", greedy)
+    monkeypatch.setattr(worker, "_is_on_gpu", lambda: not hardware._is_cpu_only)
+    monkeypatch.setattr(hardware, "_is_cpu_only", False)
+    monkeypatch.setattr(features, "_smaller_passes", 1)
+    run = new_run(seed_folder(), home)
+    assert work(run.folder) == "complete"
+    assert any(device in note for note in run.history().notes)
+    assert Run(run.folder).config.batch_size == batches
+    assert features.batch_size(torch.device("cuda")) == 128
+
+
+def test_what_a_killed_worker_left_unfinished_is_removed(seed_folder: Callable[..., Path], home: Path) -> None:
+    run = new_run(seed_folder(), home)
+    (run.folder / ".checkpoint.safetensors.123.tmp").write_bytes(b"half")
+    assert work(run.folder) == "complete"
+    assert not list(run.folder.glob(".*.tmp"))
 
 
 def test_a_picture_that_vanishes_ends_the_run_with_its_name(seed_folder: Callable[..., Path], home: Path) -> None:
