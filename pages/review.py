@@ -8,6 +8,7 @@ from panorama import ui
 from panorama.cards import Mode, View
 from panorama.errors import PanoramaError
 from panorama.ui import review
+from panorama.ui.review.address import Choice, doubts, keep, marked, one_of, restore, share_of_100
 from panorama.workbench import Filters, Order, State
 
 ui.ensure_entrypoint()
@@ -37,14 +38,26 @@ except PanoramaError as error:
     st.stop()
 queue = desk.queue
 
-for name, choices in (("mode", MODES), ("kind", KINDS)):  # a deep link chooses once; after that the widgets do
-    asked = st.query_params.get(name)
-    if asked in choices and f"linked-{name}" not in st.session_state:
-        st.session_state[name] = st.session_state[f"linked-{name}"] = asked
 every_label = ui.apart("all labels", queue.labels)
-linked_label = st.query_params.get("label")
-if linked_label in queue.labels and st.session_state.get("linked-label") != linked_label:
-    st.session_state["label"] = st.session_state["linked-label"] = linked_label
+names = desk.reviewers()
+anybody = ui.apart("anybody", names)
+splits = ["all", *sorted(set(queue.splits))]
+choices = {
+    "mode": one_of(MODES, "cell"),
+    "label": one_of(queue.labels, every_label),
+    "kind": one_of(KINDS, "all"),
+    "state": one_of(STATES, "waiting"),
+    "by": one_of(names, anybody),
+    "order": one_of(ORDERS, "doubt"),
+    "split": one_of(splits, "all"),
+    "doubt": Choice((0.0, 1.0), doubts, lambda value: f"{value[0]:g}-{value[1]:g}"),
+    "search": Choice("", str),
+    "blind": Choice(False, lambda text: text == "1" or None, lambda value: "1" if value else ""),
+    "controls": Choice(0, share_of_100),
+}
+if "mode" not in st.session_state:  # from another page
+    review.leave_people()
+restore(choices)
 
 left, right = head.columns([3, 1], vertical_alignment="bottom")
 mode = left.segmented_control(
@@ -55,39 +68,46 @@ with right:
     if ui.login_name():
         st.caption(f"Signed as {ui.text(ui.login_name())}")
     else:
-        st.text_input("Your name", key="reviewer", max_chars=200, placeholder="Your name", label_visibility="collapsed",
-                      help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.")  # fmt: skip
-first, second, third, fourth = head.columns([3, 3, 2, 2])
+        review.name_field()
+first, second, third, fourth = head.columns([5, 7, 5, 6])
 of_people = mode == "people"  # which all cells are for: no filter applies
-label_choices = [every_label, *queue.labels]
-if mode == "grid":  # a grid is of one label and kind: those with the most errors to find, until another is chosen
-    label_choices = queue.labels
+blind = bool(st.session_state.get("blind", False))
+label_choices, kind_choices = [every_label, *queue.labels], list(KINDS)
+if blind:  # the kind of a cell is what the CSV says of it
+    st.session_state["kind"] = "all"
+elif mode == "grid":  # a grid is of one label and kind: those with the most errors to find, until another is chosen
+    label_choices, kind_choices = queue.labels, ["missing", "extra"]
     if st.session_state.get("label") not in label_choices:
         st.session_state["label"], st.session_state["kind"] = desk.worst_kind()
-    if st.session_state.get("kind") not in ("missing", "extra"):
+    if st.session_state.get("kind") not in kind_choices:
         st.session_state["kind"] = "missing"
 st.session_state["label-choices"] = label_choices
 if st.session_state.get("label") not in label_choices:
     st.session_state["label"] = label_choices[0]
 label = first.selectbox("Label", label_choices, key="label", label_visibility="collapsed", disabled=of_people)
-kind_choices = [name for name in KINDS if mode != "grid" or name != "all"]
+kind_names = KINDS | {"all": "both kinds (blind)"} if blind else KINDS
 kind = second.selectbox(
-    "Kind", kind_choices, format_func=KINDS.__getitem__, key="kind", label_visibility="collapsed", disabled=of_people
+    "Kind",
+    kind_choices,
+    format_func=kind_names.__getitem__,
+    key="kind",
+    label_visibility="collapsed",
+    disabled=of_people or blind,
 )
-with third.popover("More filters", width="stretch", disabled=of_people):
+with third.popover(
+    marked("More filters", choices, "state", "by", "order", "split", "doubt", "search"), width="stretch", disabled=of_people
+):
     state = st.selectbox("Show cells that are", list(STATES), format_func=STATES.__getitem__, key="state")
     by = None
     if state in ("decided", "skipped"):
-        names = desk.snapshot().reviewers()
-        anybody = ui.apart("anybody", names)
         chosen = st.selectbox("By", [anybody, *names], format_func=lambda name: name or "no name", key="by")
         by = None if chosen == anybody else chosen
     order = st.selectbox("Order", list(ORDERS), format_func=ORDERS.__getitem__, key="order")
-    split = st.selectbox("Split", ["all", *sorted(set(queue.splits))], key="split")
+    split = st.selectbox("Split", splits, key="split")
     low, high = st.slider("Doubt", 0.0, 1.0, (0.0, 1.0), 0.05, key="doubt")
     search = st.text_input("File name contains", key="search")
-with fourth.popover("Blind, controls", width="stretch", disabled=of_people):
-    blind = st.toggle(
+with fourth.popover(marked("Blind, controls", choices, "blind", "controls"), width="stretch", disabled=of_people):
+    st.toggle(
         "Blind",
         key="blind",
         help="What the CSV says and what the model thinks is hidden until you have answered: nothing leads you.",
@@ -96,6 +116,8 @@ with fourth.popover("Blind, controls", width="stretch", disabled=of_people):
         "Controls", 0, 50, 0, 5, format="%d %%", key="controls",
         help="So many of the cells are ones that nobody suspects, at random. They tell how many errors are left, and how often you disagree with sound labels. Best together with blind.",
     )  # fmt: skip
+
+keep(choices)
 
 image = st.query_params.get("image")
 if image is not None and image not in queue.position:
@@ -109,8 +131,13 @@ if image is not None:
         st.rerun()
 
 who = review.reviewer()
+if not of_people:
+    review.leave_people()
 if of_people:
-    review.people(desk, run, who)
+    review.people(desk, run, who, blind=blind)
+elif blind and mode == "grid":
+    st.info("Many at once shows what the CSV says of each picture. Blind works one by one and on whole pictures.")
+    st.button("Go on one by one, blind", key="blind-cell", on_click=lambda: st.session_state.update(mode="cell"))
 else:
     shown: Mode = "grid" if mode == "grid" else "image" if mode == "image" else "cell"
     filters = Filters(
@@ -120,12 +147,7 @@ else:
     if image is not None and state == "waiting" and not desk.waiting(filters, who.name):
         filters = replace(filters, state="decided")
         st.caption("Decided already. An answer of yours counts instead of your earlier one.")
-    if blind and shown == "grid":
-        st.caption("Many at once shows what the CSV says: blind works one by one and on whole pictures.")
-        blind = False
-    elif blind and kind != "all":
-        st.caption("The filter by kind tells what the CSV says: choose “missing and extra” to be blind.")
-    review.bench(desk, run, View(shown, filters, who, bool(blind), share / 100, review.seed()))
+    review.bench(desk, run, View(shown, filters, who, blind, share / 100, review.seed()))
     if not queue.has_evidence:
         st.caption("This run was made by an older version: its doubts order cells, but count no errors. Train again to see more.")
 st.divider()

@@ -117,8 +117,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=training.demo)
 
-    serve = commands.add_parser("serve", help="open the app on this machine only")
+    serve = commands.add_parser("serve", help="open the app, on this machine only unless told otherwise (docs/deployment.md)")
     serve.add_argument("--port", type=app.port, default=8501)
+    serve.add_argument("--address", default="127.0.0.1", help="where to listen (default 127.0.0.1: this machine only)")
+    serve.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which browsers reach it; may be given several times",
+    )
+    serve.add_argument("--people", choices=["login", "proxy"], help="who checks those that come in from elsewhere")
     serve.set_defaults(run=app.serve)
     return parser
 

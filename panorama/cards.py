@@ -74,6 +74,19 @@ def packet(
         "acked": {"client": client, "n": receipt.acked} if client and not receipt.error else None,
         "refused": receipt.refused, "restored": [[n, _id(desk, view, cell)] for n, cell in receipt.restored], "error": receipt.error,
         "full": _full(desk, run, view, sent.get("full"), album), "empty": _empty(view.filters), "hasHeat": has_heat,
+        "latest": _latest(desk, view.who) if sent.get("latest") is True else None,
+    }  # fmt: skip
+
+
+def _latest(desk: Desk, who: Reviewer) -> Json:
+    """What an undo that names no answer would take back: the latest one of this name, and how many were confirmed together with it."""
+    rows = desk.latest(who.name)
+    if not rows:
+        return {"who": who.name}
+    first = rows[0]
+    said = "skipped" if first.value is None else "yes" if first.value else "no"
+    return {
+        "who": who.name, "event": first.event_id, "image": first.image, "label": first.label, "said": said, "at": first.at[:16].replace("T", " "), "n": len(rows),
     }  # fmt: skip
 
 
@@ -95,7 +108,7 @@ def _next_makers(
     slots = [Slot(cell) for cell in restored] + desk.next(
         view.filters, view.who, n, n_answered=view.n_answered, control_share=view.control_share if view.mode == "cell" else 0.0, seed=view.seed
     )  # fmt: skip
-    make = partial(cell_card, heat=heat) if view.mode == "cell" else tile_card
+    make = partial(cell_card, heat=heat, blind=view.blind) if view.mode == "cell" else tile_card
     for slot in slots:
         makers.setdefault(str(slot.cell), partial(make, desk, run, slot, album))
     return makers
@@ -117,8 +130,8 @@ def _made(
 # --- cards ---------------------------------------------------------------------------------------------------------------
 
 
-def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails, *, heat: bool = False) -> Json:
-    """Everything about one cell: the picture, the question, and why it is asked. heat: with a map of where the model sees the label."""
+def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails, *, heat: bool = False, blind: bool = False) -> Json:
+    """Everything about one cell: the picture, the question, and why it is asked. heat: with a map of where the model sees the label. blind: so is the link."""
     queue, cell = desk.queue, slot.cell
     image, label = queue.name(cell)
     row, doubt, first, spread = int(queue.image_of[cell]), desk.doubt(cell), float(queue.doubts[cell]), float(queue.spread[cell])
@@ -130,7 +143,7 @@ def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails, *, heat: bool
         "doubt": doubt, "before": f"({first:.2f} in the run)" if abs(doubt - first) >= 0.01 else "", "why": queue.why(cell),
         "labels": _labels(desk, row), "near": [_near(desk, run, cell, one, album) for one in queue.neighbours(row)],
         **({"heat": _heat(run, row, int(queue.label_of[cell]))} if heat else {}),
-        "link": "review?" + urlencode({"run": run.id, "image": image, "label": label}),
+        "link": _link({"run": run.id, "image": image, "label": label}, blind),
     }  # fmt: skip
 
 
@@ -153,7 +166,7 @@ def image_card(desk: Desk, run: Run, row: int, album: Thumbnails, *, blind: bool
         decided = {"keep": known["given"], "change": 1 - known["given"]}.get(known["decided"], known["given"])
         suspect = doubt >= _SUSPECT and not known["decided"]
         labels.append(known | {"doubt": doubt, "suspect": suspect, "value": 0 if blind else decided})
-    link = "review?" + urlencode({"run": run.id, "image": image, "mode": "image"})
+    link = _link({"run": run.id, "image": image, "mode": "image"}, blind)
     return {
         **_picture(run, queue.paths[row], image, _PICTURE_SIDE, album),
         "image": image,
@@ -161,6 +174,10 @@ def image_card(desk: Desk, run: Run, row: int, album: Thumbnails, *, blind: bool
         "labels": labels,
         "link": link,
     }
+
+
+def _link(query: Mapping[str, str], blind: bool) -> str:
+    return "review?" + urlencode({**query, **({"blind": "1"} if blind else {})})
 
 
 def _labels(desk: Desk, row: int) -> list[Json]:

@@ -94,14 +94,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Undo:
-    """Takes back the decision of event id `of`, or else the latest that stands; with all those confirmed together with it."""
+    """Takes back the decision of event id `of`, or else the latest that stands; with all those confirmed together with it.
+
+    `of` may name a batch too, which has the id of its first event: that one may have been refused.
+    """
 
     reviewer: str | None = None  # only this reviewer's; None: anybody's
     of: str | None = None
     event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    by: tuple[str, Identity] | None = (
+        None  # who takes it back, where that is somebody else; nobody by a declared name takes back what a login said
+    )
 
     def __post_init__(self) -> None:
-        check_text([self.reviewer, self.of, self.event_id])
+        check_text([self.reviewer, self.of, self.event_id, *(self.by or ())])
 
 
 def not_saved(why: str) -> PanoramaError:

@@ -245,10 +245,13 @@ class ReviewStore:
 
     def _take_back(self, csv: str, event: Undo) -> list[Decision]:
         latest = self._find(
-            f"csv = ?1 AND {_STANDS} AND (?2 IS NULL OR reviewer = ?2) AND (?3 IS NULL OR event_id = ?3)", csv, event.reviewer, event.of
+            f"csv = ?1 AND {_STANDS} AND (?2 IS NULL OR reviewer = ?2) AND (?3 IS NULL OR event_id = ?3 OR batch = ?3)",
+            csv, event.reviewer, event.of,
         )  # fmt: skip
         if latest is None:
             return []
+        if event.by is not None and (event.by[1], latest.identity) == ("declared", "login"):
+            raise not_saved(f"{latest.reviewer} was logged in for this answer. Log in to take it back.")
         together = [latest]
         if latest.batch is not None:
             where = f"csv = ? AND batch = ? AND reviewer = ? AND {_STANDS}"
@@ -258,7 +261,8 @@ class ReviewStore:
         for number, taken in enumerate(together):
             event_id = event.event_id if number == 0 else f"{event.event_id}:{number}"
             cell = (csv, taken.image, taken.label, taken.given)
-            who = (event.reviewer or "", None, None, None, "", None, taken.identity, taken.way, taken.batch, 0, 0)
+            name, identity = event.by or (event.reviewer or "", taken.identity)
+            who = (name, None, None, None, "", None, identity, taken.way, taken.batch, 0, 0)
             rows.append(self._append((event_id, *cell, "undo", taken.id, *who)))
         return rows
 

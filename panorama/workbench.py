@@ -5,8 +5,9 @@ One desk a run in a server, used by all its sessions. Nothing here is the truth:
 
 import threading
 import time
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -81,13 +82,17 @@ class Receipt:
 
 @dataclass
 class _Lane:
-    """The first cells that fit some filters, in order. more: whether others follow."""
+    """The first cells that fit some filters, in order. more: whether others follow. in_state and n_left follow every decision."""
 
     cells: Positions
     more: bool
     fits: npt.NDArray[np.bool_]  # (n_cells,), whether decided or not
-    n_left: int  # that fit and are in the state asked for; of waiting ones kept up to date
+    in_state: npt.NDArray[np.bool_]  # (n_cells,): those in the state asked for; of waiting ones the desk's own
+    n_left: int  # that fit and are in the state asked for
     used_at: float = 0.0
+
+
+_LaneKey = tuple[Filters, str]  # the filters, and of "mine" the reviewer's name
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class _Ranking:
 
     doubts: Shares
     errors: list[ErrorCount]
-    lanes: dict[tuple[object, ...], _Lane]
+    lanes: dict[_LaneKey, _Lane]
 
 
 def _in_background(work: Callable[[], None]) -> None:
@@ -136,6 +141,17 @@ class Desk:
         with self._lock:
             return self._fold.copy()
 
+    def reviewers(self) -> list[str]:
+        """Who decided anything that was not taken back, by name."""
+        with self._lock:
+            return self._fold.reviewers()
+
+    def latest(self, reviewer: str) -> list[Decision]:
+        """The latest answer under this name that was not taken back, then those that were confirmed together with it."""
+        with self._lock:
+            mine = [row for row in reversed(self._fold.rows()) if row.reviewer == reviewer]
+        return [row for n, row in enumerate(mine) if n == 0 or (row.batch is not None and row.batch == mine[0].batch)]
+
     def verdicts(self) -> Counter[str]:
         """How many standing decisions there are of each verdict."""
         with self._lock:
@@ -160,9 +176,17 @@ class Desk:
         was_open, is_open = self._open[cell], name not in self._fold.standing and name not in self._fold.conflicts
         self._open[cell] = is_open
         self._taught += row.verdict != "skip"
-        if was_open != is_open and hasattr(self, "_ranking"):
-            for lane in self._ranking.lanes.values():
-                lane.n_left += (int(is_open) - int(was_open)) * int(lane.fits[cell])
+        if hasattr(self, "_ranking"):
+            self._move(cell, name, was_open)
+
+    def _move(self, cell: int, name: Cell, was_open: bool) -> None:
+        """Takes the cell into the lanes of the states that it has come into, and out of the others: making them anew would cost each key a look at every cell."""
+        for (filters, reviewer), lane in list(self._ranking.lanes.items()):
+            was_in = was_open if filters.state == "waiting" else bool(lane.in_state[cell])
+            lane.in_state[cell] = is_in = self._is_in_state(filters, reviewer, name, cell)
+            lane.n_left += (int(is_in) - int(was_in)) * int(lane.fits[cell])
+            if is_in and not was_in and lane.fits[cell] and not np.any(lane.cells == cell):
+                del self._ranking.lanes[filters, reviewer]  # where it stands in the order only a new lane can say
 
     def doubts(self) -> Shares:
         """(n_cells,): the doubts after what was decided; of a large run as of some seconds ago."""
@@ -182,22 +206,32 @@ class Desk:
         try:
             with self._lock:
                 standing, opened, up_to = dict(self._fold.standing), self._open.copy(), self._taught
-                asked = [
-                    key for key, lane in self._ranking.lanes.items() if lane.used_at > began - _LEASE_SECONDS and len(key) == 1
-                ]
+                asked = {
+                    key: opened if key[0].state == "waiting" else lane.in_state.copy()
+                    for key, lane in self._ranking.lanes.items() if lane.used_at > began - _LEASE_SECONDS
+                }  # fmt: skip
             found = self._ranked(standing)
-            for (filters,) in asked:
-                assert isinstance(filters, Filters)
-                found.lanes[filters,] = self._made_lane(filters, opened, found.doubts)
+            for key, in_state in asked.items():
+                found.lanes[key] = self._made_lane(key[0], in_state, found.doubts)
             with self._lock:
-                for lane in found.lanes.values():
-                    lane.n_left, lane.used_at = int(np.count_nonzero(lane.fits & self._open)), began
+                for key, lane in list(found.lanes.items()):
+                    if not self._catch_up(lane, key, began):
+                        del found.lanes[key]
                 self._ranking, self._ranked_up_to = found, up_to
         finally:
             with self._lock:
                 self._is_ranking = False
                 # A ranking that takes long comes seldom: it computes where keys are answered.
                 self._rank_next_at = self._now() + max(_RANK_EVERY_SECONDS, 10 * (self._now() - began))
+
+    def _catch_up(self, lane: _Lane, key: _LaneKey, began: float) -> bool:
+        """Brings a lane made from a copy up to what was decided since; False where only a new one can be right."""
+        if key[0].state != "waiting" and key not in self._ranking.lanes:
+            return False
+        now = self._open if key[0].state == "waiting" else self._ranking.lanes[key].in_state
+        has_come = bool(np.any(now & ~lane.in_state & lane.fits))
+        lane.in_state, lane.n_left, lane.used_at = now, int(np.count_nonzero(lane.fits & now)), began
+        return not has_come
 
     def _ranked(self, standing: Standing | None = None) -> _Ranking:
         standing = self._fold.standing if standing is None else standing
@@ -270,7 +304,7 @@ class Desk:
 
     def _next_cells(self, filters: Filters, who: Reviewer, n: int) -> list[int]:
         lane = self._lane(filters, who.name)
-        cells = lane.cells[self._open[lane.cells]] if filters.state == "waiting" else lane.cells
+        cells = lane.cells[lane.in_state[lane.cells]]
         if len(cells) < n and lane.more:
             self._ranking.lanes.pop(self._key(filters, who.name), None)
             cells = self._lane(filters, who.name).cells
@@ -287,8 +321,8 @@ class Desk:
                     break
         return found
 
-    def _key(self, filters: Filters, reviewer: str) -> tuple[object, ...]:
-        return (filters,) if filters.state == "waiting" else (filters, reviewer, self._fold.last_id)
+    def _key(self, filters: Filters, reviewer: str) -> _LaneKey:
+        return filters, reviewer if filters.state == "mine" else ""
 
     def _lane(self, filters: Filters, reviewer: str) -> _Lane:
         doubts, key = self.doubts(), self._key(filters, reviewer)
@@ -320,7 +354,7 @@ class Desk:
                 worst = np.argpartition(-doubts[cells], _LANE)[:_LANE]
                 cells = np.sort(cells[worst])
             cells = cells[np.argsort(-doubts[cells], kind="stable")]
-        return _Lane(cells[:_LANE], n_left > _LANE, fits, n_left)
+        return _Lane(cells[:_LANE], n_left > _LANE, fits, in_state, n_left)
 
     def _image_by_image(self, cells: Positions, fits: npt.NDArray[np.bool_]) -> Positions:
         """Pictures by the doubts of the run, which no decision moves: one is finished before the next one comes."""
@@ -350,6 +384,19 @@ class Desk:
         if not skipped and filters.reviewer is None:
             named += list(fold.conflicts)
         return self._mask(named)
+
+    def _is_in_state(self, filters: Filters, reviewer: str, name: Cell, cell: int) -> bool:
+        """As `_in_state`, of one cell."""
+        if filters.state == "waiting":
+            return bool(self._open[cell])
+        if filters.state == "mine":
+            return not any(row.reviewer == reviewer for row in self._fold.opinions(name))
+        skipped = filters.state == "skipped"
+        if filters.reviewer is not None:
+            said = [row for row in self._fold.opinions(name) if row.reviewer == filters.reviewer]
+            return bool(said) and (said[-1].verdict == "skip") == skipped
+        stands = self._fold.standing.get(name)
+        return (stands.verdict == "skip") == skipped if stands else not skipped and name in self._fold.conflicts
 
     def _mask(self, names: Iterable[Cell]) -> npt.NDArray[np.bool_]:
         mask = np.zeros(len(self.queue.doubts), bool)
@@ -407,10 +454,12 @@ class Desk:
         """Stores the events of the browser tab `client` in their order, all or none, and says what became of them. An event sent twice counts once.
 
         An event is {"n": its number in the tab, "image", "label", "value": 0, 1 or None for a skip, and maybe "who" (the name declared when
-        the key was pressed), "note", "way", "batch", "blind", "control"} or {"n", "undo": True, and maybe "of": number of the event to take back}. Those that can never be
+        the key was pressed), "note", "way", "batch", "blind", "control"} or {"n", "undo": True, and maybe "of": number of the event to take back,
+        "from": the tab's id when it had that number, or "event": the id of any event of this name; "back": the tab does not have it on screen}. Those that can never be
         stored are refused, each with a reason; where storing fails nothing is acknowledged, and `error` says so.
         """
         receipt = Receipt()
+        absent = {event.get("n") for event in events if event.get("back") is True}
         ready: list[Answer | Undo] = []
         numbers: list[int] = []
         for event in events:
@@ -435,13 +484,23 @@ class Desk:
                 cell = self.queue.find(row.image, row.label)
                 if cell is not None:
                     self._leases.pop(cell, None)
-        # What a tab takes back by its number it has on screen again already.
-        number_of = {e.event_id: n for e, n in zip(ready, numbers, strict=True) if isinstance(e, Undo) and e.of is None}
+        # What a tab takes back by its number it has on screen again already, unless it says that it has not.
+        number_of = {
+            e.event_id: n for e, n in zip(ready, numbers, strict=True) if isinstance(e, Undo) and (e.of is None or n in absent)
+        }
         for row in rows:
             cell = self.queue.find(row.image, row.label)
             if row.verdict == "undo" and row.event_id in number_of and cell is not None:
                 receipt.restored.append((number_of[row.event_id], cell))
         return receipt
+
+    def unsettle(self, settled: Decision, who: Reviewer) -> None:
+        """Takes a settlement back, whoever made it: what people said stands against each other again. Raises PanoramaError."""
+        self.store.apply(
+            self.queue.fingerprint,
+            [Undo(settled.reviewer, settled.event_id, f"{settled.event_id}:back", (who.name, who.identity))],
+        )
+        self.refresh()
 
     def _event(self, event: Mapping[str, Any], number: int, who: Reviewer, client: str) -> Answer | Undo:
         """Raises PanoramaError for one that can never be stored."""
@@ -450,8 +509,10 @@ class Desk:
         if who.identity == "declared" and isinstance(event.get("who"), str):
             name = " ".join(event["who"].split())[:_LONGEST_NAME]
         if event.get("undo"):
-            of = event.get("of")
-            return Undo(name, f"{client}:{of}" if isinstance(of, int) else None, event_id)
+            of, origin, known = event.get("of"), event.get("from", client), event.get("event")
+            if isinstance(of, int) and isinstance(origin, str):
+                return Undo(name, f"{origin}:{of}", event_id)
+            return Undo(name, known if isinstance(known, str) else None, event_id)
         image, label, value = event.get("image"), event.get("label"), event.get("value")
         cell = self.queue.find(image, label) if isinstance(image, str) and isinstance(label, str) else None
         if cell is None or not isinstance(image, str) or not isinstance(label, str):
@@ -469,3 +530,27 @@ class Desk:
             way if way in ways else "cell", f"{client}:{batch}" if batch is not None else None,
             event.get("blind") is True, event.get("control") is True, None, event_id,
         )  # fmt: skip
+
+
+class Desks:
+    """The desks of a server: one a key for as long as anybody holds it, or two would give the same cell to two people. The newest few stay when nobody does."""
+
+    def __init__(self, kept: int = 3) -> None:
+        self._lock = threading.Lock()
+        self._all: weakref.WeakValueDictionary[Hashable, Desk] = weakref.WeakValueDictionary()
+        self._newest: dict[Hashable, Desk] = {}
+        self._kept = kept
+
+    def get(self, key: Hashable, make: Callable[[], Desk]) -> Desk:
+        """The desk of a key, made, one at a time, if there is none."""
+        found = self._all.get(key)
+        if found is None:
+            with self._lock:
+                found = self._all.get(key)
+                if found is None:
+                    found = self._all[key] = make()
+        self._newest.pop(key, None)
+        self._newest[key] = found
+        for old in list(self._newest)[: -self._kept]:
+            self._newest.pop(old, None)
+        return found

@@ -25,6 +25,7 @@ CORE = {
     "bootstrap",
     "drawing",
     "decisions",
+    "serving",
 }
 PICTURES = {
     "images",

@@ -11,7 +11,7 @@ import pytest
 from conftest import COLOURS, QUICK, ROOT, patch_picture
 from streamlit.testing.v1 import AppTest
 
-from panorama import runs
+from panorama import runs, ui
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.decisions import Answer
@@ -121,11 +121,83 @@ def test_every_way_to_review_is_shown_by_a_link(mode: str) -> None:
     assert told(app)["mode"] == mode
     app.toggle(key="blind").set_value(True).run()
     sound(app)
-    assert told(app)["blind"] is (mode != "grid"), "a grid is of what the CSV says"
+    if mode == "grid":
+        assert not app.get("bidi_component"), "a grid is of what the CSV says"
+        app.button(key="blind-cell").click().run()
+        sound(app)
+    assert told(app)["blind"]
     app.selectbox(key="state").set_value("decided").run()
     sound(app)
     assert told(app)["order"] == []
     assert told(app)["empty"]["title"] == "Nothing is decided with these filters."
+
+
+def test_blind_from_a_grid_of_one_kind_leaves_nothing_that_tells_it(finished: Run, home: Path) -> None:
+    store, queue = ReviewStore(home / "reviews.sqlite"), open_queue(finished)
+    cells = [(*queue.name(cell), int(queue.given[cell])) for cell in range(4)]
+    store.apply(
+        finished.fingerprint,
+        [Answer(*cells[0], "change", "ada"), *(Answer(*cells[1], v, w) for v, w in (("keep", "ada"), ("change", "bob")))],
+    )
+    app = open_page("review")
+    app.segmented_control(key="mode").set_value("grid").run()
+    app.selectbox(key="kind").set_value("extra").run()
+    assert app.query_params["kind"] == "extra"
+    app.toggle(key="blind").set_value(True).run()
+    sound(app)
+    assert "Blind works one by one" in words(app)
+    app.segmented_control(key="mode").set_value("cell").run()
+    sound(app)
+    assert (app.selectbox(key="kind").value, app.selectbox(key="kind").disabled) == ("all", True)
+    assert "kind" not in app.query_params
+    cards = told(app)["cards"].values()
+    assert {card["given"] for card in cards} == {0, 1}, "both kinds are asked for"
+    assert all("blind=1" in card["link"] for card in cards)
+    for tells in ("changed", "kept", "Errors in all", "Of the next", "CSV says yes", "CSV says no", "missing", "extra"):
+        assert tells not in words(app), tells
+    app.segmented_control(key="mode").set_value("people").run()
+    assert "1 cell on which reviewers disagree" in words(app)
+    assert "The CSV says" not in words(app)
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_address_keeps_what_is_chosen_and_the_menus_say_how_much_that_is() -> None:
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    app.query_params |= {
+        "mode": "image",
+        "blind": "1",
+        "kind": "extra",
+        "doubt": "0.3-0.9",
+        "order": "nonsense",
+        "controls": "20",
+    }
+    app.switch_page("pages/review.py").run()
+    sound(app)
+    assert (told(app)["mode"], told(app)["blind"]) == ("image", True)
+    assert app.slider(key="doubt").value == (0.3, 0.9)
+    app.selectbox(key="split").set_value("test").run()
+    run = app.query_params.pop("run")
+    assert app.query_params == {"mode": "image", "blind": "1", "doubt": "0.3-0.9", "split": "test", "controls": "20"}
+    app.query_params["run"] = run
+    titles = [one.proto.popover.label for one in app.get("popover")]
+    assert titles == ["More filters · 2", "Blind, controls · 2"]
+    app.toggle(key="blind").set_value(False).run()
+    assert [one.proto.popover.label for one in app.get("popover")][1] == "Blind, controls · 1"
+    app.toggle(key="blind").set_value(True).run()
+    app.session_state["review-written-at"] = 0.0
+    app.query_params = {"run": run, "split": "test"}
+    app.run()
+    sound(app)
+    assert (told(app)["mode"], app.slider(key="doubt").value) == ("cell", (0.0, 1.0)), "somebody went back to another address"
+    assert told(app)["blind"], "which only the person turns off"
+    app.slider(key="doubt").set_value((0.3, 0.9)).run()
+    app.segmented_control(key="mode").set_value("image").run()
+    app.switch_page("pages/export.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/review.py").run()
+    sound(app)
+    assert (told(app)["mode"], told(app)["blind"], app.slider(key="doubt").value) == ("image", True, (0.3, 0.9))
 
 
 def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:
@@ -146,6 +218,48 @@ def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:
     assert store.corrections(csv) == {("train_000.jpg", "red"): 1 - given}
     assert store.log(csv)[-1].way == "settled"
     assert "1 cell on which reviewers disagree" not in words(app)
+
+
+def test_a_settled_conflict_stays_in_its_place_and_can_be_taken_back_there_and_later(finished: Run, home: Path) -> None:
+    store, queue = ReviewStore(home / "reviews.sqlite"), open_queue(finished)
+    cells = [(*queue.name(cell), int(queue.given[cell])) for cell in range(12)]
+    store.apply(
+        finished.fingerprint, [Answer(*cell, v, who) for cell in cells for v, who in (("keep", "ada"), ("change", "bob"))]
+    )
+    app = open_page("review")
+    app.text_input(key="reviewer").set_value("eve").run()
+    app.segmented_control(key="mode").set_value("people").run()
+
+    def places() -> list[str]:
+        return [one.value for one in app.markdown if " in " in one.value and ":" not in one.value]
+
+    before = places()
+    assert len(before) == 10, "a page of them"
+    next(button for button in app.button if button.label == "Settle: yes").click().run()
+    sound(app)
+    assert places() == before, "nothing slides under the pointer"
+    assert "11 cells on which reviewers disagree" in words(app)
+    assert "✓ Settled: yes**, by eve" in words(app)
+    assert [button.label for button in app.button].count("Settle: yes") == 9
+    assert store.log(finished.fingerprint)[-1].reviewer == "eve"
+    next(button for button in app.button if button.label == "Undo").click().run()
+    sound(app)
+    assert places() == before
+    assert "12 cells on which reviewers disagree" in words(app)
+    [button for button in app.button if button.label == "Settle: no"][1].click().run()
+    app.text_input(key="reviewer").set_value("dan").run()
+    app.switch_page("pages/export.py").run()
+    app.switch_page("pages/review.py").run()
+    app.segmented_control(key="mode").set_value("people").run()
+    assert places()[0] == before[0]
+    assert places()[1] == before[2], "what was settled is gone from the conflicts when somebody comes back"
+    assert "Settled conflicts: 1" in [one.label for one in app.expander]
+    assert "**no**, by eve, 20" in words(app)
+    app.button(key=next(button.key for button in app.button if button.key.endswith("-list"))).click().run()
+    sound(app)
+    assert "12 cells on which reviewers disagree" in words(app)
+    last = store.log(finished.fingerprint)[-1]
+    assert (last.verdict, last.reviewer) == ("undo", "dan"), "the log says who took it back"
 
 
 def follow(app: AppTest, name: str) -> None:
@@ -432,6 +546,46 @@ def test_train_says_what_starter_weights_are_and_for_which_backbone_they_are_the
     sound(app)
     assert "for mobilenet_v2 only" in words(app)
     assert not [button for button in app.button if button.key == "start"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("sea", "sea"),
+        ("*sea* _and_ `sky`", r"\*sea\* \_and\_ \`sky\`"),
+        ("[a](http://x)", r"\[a\]\(http\:\/\/x\)"),
+        ("<img src=x>", r"\<img src=x\>"),
+        (":red[no] $x$ # 1. a", r"\:red\[no\] \$x\$ \# 1\. a"),
+        ("two\nlines\ttab\x00", "two lines tab "),
+        ("Küste 😀", "Küste 😀"),
+    ],
+)
+def test_a_name_in_a_markdown_place_is_shown_literally(name: str, shown: str) -> None:
+    """CommonMark: a backslash before ASCII punctuation makes it literal. A slash needs none and may have none."""
+    assert ui.text(name) == shown.replace(r"\/", "/")
+
+
+@pytest.mark.parametrize(
+    ("claims", "signed"),
+    [
+        ({"email": "ada@x.org", "sub": "42"}, "ada@x.org"),
+        ({"email": "ada@x.org", "sub": "42", "email_verified": True}, "ada@x.org"),
+        ({"email": "ada@x.org", "sub": "42", "email_verified": False}, "42"),
+        ({"email": "ada@x.org", "sub": "42", "email_verified": "false"}, "42"),
+        ({"name": "Ada", "sub": "42"}, "42"),
+        ({"email": "ada@x.org", "email_verified": False, "name": "Ada"}, ""),
+        ({}, ""),
+    ],
+)
+def test_an_address_that_the_provider_has_not_verified_signs_nothing(
+    claims: dict[str, Any], signed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ui._unverified.cache_clear()
+    assert ui.signature(claims) == signed
+    assert ui.signature(claims) == signed
+    told = [record.message for record in caplog.records]
+    assert len(told) == ("email" in claims and signed != claims["email"]), "once for each account"
+    assert not any("ada@x.org" in one for one in told)
 
 
 def test_reading_that_was_stopped_is_said_and_can_go_on(seed_folder: Callable[..., Path], home: Path) -> None:

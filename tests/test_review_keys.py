@@ -281,3 +281,146 @@ def test_another_run_of_the_same_csv_brings_its_own_cards(opened: Browser, finis
         shown = next(row for row in rows if row[header.index("image")] == image and row[header.index("label")] == label)
         assert log[1].probability == pytest.approx(float(shown[header.index("probability")]), abs=1e-5)
         assert len({(row.image, row.label) for row in log}) == 2
+
+
+def status(page: Page) -> str:
+    return page.locator(".status").inner_text()
+
+
+def test_notes_counts_and_what_was_refused(opened: Browser, finished: Run, home: Path) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        page.keyboard.press("t")
+        page.keyboard.type("dim")
+        expect(page.locator(".note-keys")).to_contain_text("Enter keeps it: back to the keys")
+        page.keyboard.press("Shift+Enter")
+        page.keyboard.type("yes")
+        page.keyboard.press("Enter")
+        expect(page.locator("textarea")).to_have_count(0)
+        expect(page.locator(".panel")).to_contain_text("Note: dim")
+        page.keyboard.press("y")
+        all_saved(page)
+        page.keyboard.press("s")
+        all_saved(page)
+        assert [row.note for row in store.log(finished.fingerprint)] == ["dim\nyes", ""]
+        assert status(page) == "1 cell decided, 1 skipped in this tab, all saved."
+
+        # What was refused is told until it is dismissed, or the same cell is saved after all.
+        push = "(event) => { const [desk] = __panoramaReview.desks.values(); desk.push([event], []); }"
+        image, label = question(page).split("|")
+        page.evaluate(push, {"image": "ghost.jpg", "label": label, "value": 1, "way": "cell"})
+        page.evaluate(push, {"image": image, "label": label, "value": 7, "way": "cell"})
+        expect(page.locator(".notice")).to_contain_text("ghost.jpg", timeout=20_000)
+        expect(page.locator(".notice")).to_contain_text("the answer is 7", timeout=20_000)
+        assert status(page) == "1 cell decided, 1 skipped in this tab, all saved."
+        page.keyboard.press("n")
+        expect(page.locator(".notice")).not_to_contain_text("the answer is 7", timeout=20_000)
+        expect(page.locator(".notice")).to_contain_text("ghost.jpg")
+        page.get_by_role("button", name="Dismiss").click()
+        expect(page.locator(".notice")).to_be_hidden()
+
+        # A whole picture is as many cells as it has labels; its first answer refused, the rest is still taken back together.
+        page.get_by_role("radio", name="Whole pictures").click()
+        page.locator(".switch").first.wait_for(timeout=20_000)
+        page.wait_for_function(shown_picture(), timeout=20_000)
+        settled(page)
+        page.keyboard.press("Control+Enter")
+        all_saved(page)
+        assert status(page) == "5 cells decided, 1 skipped in this tab, all saved."
+        page.evaluate(
+            "() => { const [desk] = __panoramaReview.desks.values(); desk.current().labels.unshift({ label: 'ghost', value: 1, given: 0, p: 0 }); }"
+        )
+        page.keyboard.press("1")
+        page.evaluate("() => { const [desk] = __panoramaReview.desks.values(); desk.current().labels.at(0).value = 1; }")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator(".notice")).to_contain_text("ghost", timeout=20_000)
+        assert status(page).startswith("8 cells decided")
+        page.keyboard.press("u")
+        all_saved(page)
+        assert status(page).startswith("5 cells decided")
+        assert len(store.current(finished.fingerprint)) == 6
+        no_traceback(page)
+
+
+def test_undo_is_of_this_tab_and_asks_before_it_takes_back_another_answer(opened: Browser, finished: Run, home: Path) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        name = page.get_by_role("textbox", name="Your name")
+        name.fill("Ada")
+        name.press("Enter")
+        settled(page)
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        time.sleep(1)
+        first = question(page)
+        page.keyboard.press("y")
+        all_saved(page)
+        other = page.context.new_page()
+        other.goto(f"{address}/review")
+        expect(other.get_by_role("textbox", name="Your name")).to_have_value("Ada", timeout=20_000)
+        other.wait_for_function(shown_picture(), timeout=30_000)
+        settled(other)
+        time.sleep(1)
+        second = question(other)
+        other.keyboard.press("n")
+        all_saved(other)
+
+        page.reload()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        settled(page)
+        page.keyboard.press("u")
+        page.wait_for_function(f"(first) => {ROOT_SCRIPT}.querySelector('.where .name')?.textContent + '|' + {ROOT_SCRIPT}.querySelector('h2 em')?.textContent === first",
+                               arg=first, timeout=20_000)  # fmt: skip
+        assert ["|".join(cell) for cell in store.current(finished.fingerprint)] == [second], "the other tab's answer stands"
+        page.keyboard.press("u")
+        offer = page.locator(".offer")
+        expect(offer).to_contain_text("The latest answer of Ada is no", timeout=20_000)
+        expect(offer).to_contain_text(second.split("|")[0])
+        assert len(store.current(finished.fingerprint)) == 1, "it is only asked"
+        page.get_by_role("button", name="Leave it").click()
+        expect(offer).to_be_hidden()
+        page.keyboard.press("u")
+        expect(offer).to_contain_text("The latest answer of Ada", timeout=20_000)
+        page.keyboard.press("Enter")
+        deadline = time.monotonic() + 10
+        while store.current(finished.fingerprint) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert store.current(finished.fingerprint) == {}
+        page.keyboard.press("u")
+        expect(offer).to_contain_text("No answer of Ada stands here", timeout=20_000)
+
+        # Blind and the filters are in the address, a name that was emptied stays so.
+        page.get_by_role("button", name="Blind, controls").click()
+        page.get_by_text("Blind", exact=True).click()
+        expect(page.get_by_text("Blind, controls · 1")).to_be_visible(timeout=20_000)
+        page.keyboard.press("Escape")
+        page.wait_for_url("**blind=1*", timeout=10_000)
+        name.fill("")
+        name.press("Enter")
+        settled(page)
+        time.sleep(1)
+        page.reload()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        settled(page)
+        time.sleep(1)
+        expect(page.get_by_role("textbox", name="Your name")).to_have_value("")
+        expect(page.locator(".panel")).to_contain_text("Blind: what the CSV says")
+        assert "blind=1" in (page.locator(".where a").get_attribute("href") or "")
+        everything = page.locator("body").inner_text() + page.locator(".review").inner_text()
+        for tells in (
+            "The CSV says yes",
+            "The CSV says no",
+            "changes the CSV",
+            "Errors in all",
+            "CSV says yes",
+            "CSV says no",
+            "kept",
+        ):
+            assert tells not in everything, tells
+        page.get_by_role("radio", name="Many at once").click()
+        expect(page.get_by_role("button", name="Go on one by one, blind")).to_be_visible(timeout=20_000)
+        time.sleep(2.5)  # until then the page takes an old address for one that is on its way
+        page.go_back()
+        expect(page.locator(".panel")).to_contain_text("Blind: what the CSV says", timeout=20_000)
+        no_traceback(page)

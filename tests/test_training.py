@@ -1,6 +1,7 @@
 """The schedule, what the first epochs see, and the precision that is measured, not assumed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,14 @@ from torch import nn
 
 from panorama import hardware
 from panorama.config import Phase, TrainConfig, seed_recipe
+from panorama.datasets import load
+from panorama.events import EpochEnded
+from panorama.features import Pixels, extract, whole_pass
+from panorama.finding import find_source
 from panorama.folding import Folded
 from panorama.hardware import Precisions
 from panorama.model import Classifier, build, prepare_phase
-from panorama.training import _factor, _small_side
+from panorama.training import TrainingData, TrainingState, _factor, _small_side, train
 
 COSINE = Phase("fine tuning", 4, 3e-4, 5, "cosine")
 
@@ -40,6 +45,24 @@ def test_the_seed_recipe_is_the_notebooks() -> None:
     assert (adaptation.learning_rate, adaptation.patience) == (1e-3, 2)
     assert (finetuning.learning_rate, finetuning.patience, finetuning.schedule) == (1e-4, 5, "constant")
     assert seed_recipe().batch_size == 64
+
+
+def test_fine_tuning_has_all_of_its_patience(seed_folder: Callable[..., Path], home: Path) -> None:
+    """Adaptation ended with its counter at 2; nothing gets better after it, so fine tuning ends after 3 epochs, not after 1."""
+    data = load(find_source(seed_folder(8, 4)), home)
+    pixels = Pixels(data.paths, data.images, 32, contents=[picture.sha256 for picture in data.pictures], cache=home)
+    pixels.read()
+    model = small_model()
+    config = TrainConfig(
+        epochs_adaptation=2, epochs_finetuning=9, patience_finetuning=3, image_size=32, weights="none", schedule="constant"
+    )
+    train_part, validation = np.arange(6), np.arange(6, 8)
+    seen = extract(whole_pass(model, pixels, image_size=32, dtype=torch.float32), np.arange(8), 8)
+    state = TrainingState("adaptation", epoch=2, without_improvement=2, best_loss=0.0, best_weights=model.state_dict())
+    parts = TrainingData(pixels, data.targets[:, :2], train_part, validation, seen[:6], seen[6:])
+    events = list(train(model, parts, config, state=state, precisions=Precisions(torch.float32, torch.float32), pretrained=False))
+    counters = [event.without_improvement for event in events if isinstance(event, EpochEnded)]
+    assert counters == [1, 2, 3]
 
 
 def test_first_epochs_see_smaller_pictures_where_the_backbone_takes_them() -> None:

@@ -1,6 +1,8 @@
 """The desk: what comes next for whom, and what becomes of what they send. Orders are worked out by hand."""
 
 import dataclasses
+import gc
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import pytest
 from test_reviewing import FOUR, a_queue
 
 from panorama.decisions import Answer, control_check
+from panorama.errors import PanoramaError
 from panorama.reviewing import ReviewQueue
 from panorama.reviews import ReviewStore
-from panorama.workbench import UNSUSPECTED, Desk, Filters, Receipt, Reviewer
+from panorama.workbench import UNSUSPECTED, Desk, Desks, Filters, Receipt, Reviewer
 
 ADA, BOB = Reviewer("ada"), Reviewer("bob")
 
@@ -120,11 +123,72 @@ def test_the_next_ones_are_found_when_a_lane_runs_out(store: ReviewStore, monkey
     assert asked(desk) == []
 
 
+STATES = [Filters(state="mine"), Filters(state="decided"), Filters(state="skipped"), Filters(state="decided", reviewer="bob")]
+
+
+def test_lanes_that_follow_each_decision_are_what_a_new_desk_shows(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large run no lane is made anew with a decision: answers, skips, second opinions and undos at random move cells in and out."""
+    monkeypatch.setattr("panorama.workbench._RANK_AT_ONCE", 0)
+    clock, rng = Clock(), np.random.default_rng(0)
+    desk = Desk(many(30), store, "run", now=clock, later=lambda work: work())
+    for n in range(150):
+        who = (ADA, BOB)[rng.integers(2)]
+        event = (
+            {"n": n, "undo": True}
+            if rng.random() < 0.3
+            else said(n, f"i{rng.integers(30):04}_sea", [0, 1, None][rng.integers(3)])
+        )
+        desk.take([event], who, "tab")
+        clock.seconds += float(rng.choice([0, 6]))
+        desk.doubts()
+        if n % 5 == 0:
+            new = Desk(desk.queue, store, "run")
+            for filters in [*STATES, Filters()]:
+                assert sorted(asked(desk, filters, n=30)) == sorted(asked(new, filters, n=30)), (n, filters)
+                assert desk.waiting(filters, "ada") == new.waiting(filters, "ada"), (n, filters)
+
+
+def test_second_opinions_do_not_look_at_the_whole_log_with_each_key(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("panorama.workbench._RANK_AT_ONCE", 0)
+    desk = Desk(many(30), store, "run", now=Clock(), later=lambda work: work())
+    mine = Filters(state="mine")
+    first = asked(desk, mine)
+    monkeypatch.setattr("panorama.decisions.Fold.of", lambda *_: pytest.fail("the whole log was read"))
+    desk.take([said(0, first[0], 0)], ADA, "tab")
+    assert asked(desk, mine)[:9] == first[1:]
+    desk.take([{"n": 1, "undo": True}], ADA, "tab")
+    assert asked(desk, mine) == first
+
+
 def test_the_label_and_kind_with_most_to_find(store: ReviewStore) -> None:
     desk = Desk(a_queue(FOUR), store, "run")
     assert desk.worst_kind() == ("sea", "missing"), "1.1 against 0.7"
     desk.take([said(0, "a_sea", 0)], ADA, "tab")
     assert desk.worst_kind() == ("trees", "extra")
+
+
+def test_a_desk_in_use_is_never_made_a_second_time_however_many_others_are_opened(store: ReviewStore) -> None:
+    desks = Desks(kept=3)
+    made: list[str] = []
+
+    def desk_of(run: str) -> Desk:
+        return desks.get(run, lambda: made.append(run) or Desk(a_queue(FOUR), store, run))  # type: ignore[func-returns-value]
+
+    ada = asked(held := desk_of("one"), n=2)
+    for run in ("two", "three", "four", "five"):
+        desk_of(run)
+    assert not set(asked(desk_of("one"), who=BOB, n=2)) & set(ada), "Ada has these on screen"
+    assert desk_of("one") is held
+    assert made == ["one", "two", "three", "four", "five"]
+    gc.collect()
+    desk_of("two")
+    assert made[5:] == ["two"], "what nobody holds is not kept for ever"
+    threads = [threading.Thread(target=desk_of, args=("six",)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made[6:] == ["six"]
 
 
 # --- controls
@@ -233,6 +297,32 @@ def test_what_was_confirmed_together_goes_back_together(store: ReviewStore) -> N
     assert desk.fold.standing == {}
 
 
+def test_what_was_confirmed_together_goes_back_together_when_its_first_answer_was_refused(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    both = [
+        said(0, "ghost_sea", 1, way="image", batch=0),
+        said(1, "a_sea", 1, way="image", batch=0),
+        said(2, "a_trees", 0, way="image", batch=0),
+    ]
+    assert len(desk.take(both, ADA, "tab").refused) == 1
+    desk.take([said(0, "b_sea", 1)], ADA, "another tab of hers")
+    desk.take([{"n": 3, "undo": True, "of": 0}], ADA, "tab")
+    assert set(desk.fold.standing) == {("b", "sea")}
+
+
+def test_after_a_refresh_an_undo_names_its_own_event_and_brings_the_cell_back(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    desk.take([said(0, "a_sea", 1)], ADA, "tab")
+    desk.take([said(0, "b_sea", 1)], ADA, "another tab of hers")
+    receipt = desk.take([{"n": 0, "undo": True, "of": 0, "from": "tab", "back": True}], ADA, "tab, loaded again")
+    assert names(desk, [cell for _, cell in receipt.restored]) == ["a_sea"]
+    assert set(desk.fold.standing) == {("b", "sea")}
+    (known,) = (row.event_id for row in store.log("csv") if row.image == "b")
+    assert desk.take([{"n": 1, "undo": True, "event": known, "back": True}], BOB, "his").restored == [], "only of one's own name"
+    receipt = desk.take([{"n": 1, "undo": True, "event": known, "back": True}], ADA, "tab, loaded again")
+    assert names(desk, [cell for _, cell in receipt.restored]) == ["b_sea"]
+
+
 @pytest.mark.parametrize(
     ("event", "why"),
     [
@@ -281,6 +371,28 @@ def test_an_answer_of_another_is_a_conflict_and_settling_ends_it(store: ReviewSt
     desk.take([said(0, "a_sea", 1, way="settled")], BOB, "settling")
     assert desk.fold.conflicts == {}
     assert store.corrections("csv") == {("a", "sea"): 1}
+
+
+def test_a_settlement_is_taken_back_by_anybody_but_a_declared_name_over_a_login(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+    desk.take([said(0, "a_sea", 1)], ADA, "tab")
+    desk.take([said(0, "a_sea", 0)], BOB, "his")
+    for number, (settler, undoer, is_back) in enumerate([
+        (ADA, BOB, True), (Reviewer("eve@x.org", "login"), BOB, False), (ADA, Reviewer("eve@x.org", "login"), True),
+    ]):  # fmt: skip
+        desk.take([said(0, "a_sea", 1, way="settled")], settler, f"settling {number}")
+        row = desk.fold.standing["a", "sea"]
+        if is_back:
+            desk.unsettle(row, undoer)
+            desk.unsettle(row, undoer)
+        else:
+            with pytest.raises(PanoramaError, match="was logged in for this answer"):
+                desk.unsettle(row, undoer)
+            desk.unsettle(row, settler)
+        assert list(desk.fold.conflicts) == [("a", "sea")]
+        assert (store.log("csv")[-1].reviewer, store.log("csv")[-1].identity) == dataclasses.astuple(
+            undoer if is_back else settler
+        )
 
 
 def test_doubts_of_a_large_run_are_learned_again_after_some_seconds(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:

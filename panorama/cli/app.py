@@ -4,9 +4,12 @@ import argparse
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
-from panorama import cache, runs
+from panorama import cache, runs, serving
+from panorama.errors import PanoramaError
 
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -21,17 +24,39 @@ def cached(options: argparse.Namespace) -> int:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Opens the app on this machine only; the server takes this process over where that can be."""
-    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.address", "127.0.0.1", "--server.port", str(options.port),
-               "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]  # fmt: skip
+    """Opens the app; the server takes this process over where that can be. Raises PanoramaError when it would let others in unasked."""
+    flags: dict[str, Any] = {
+        **serving.SAFE,  # a flag counts more than a file or the environment
+        "server.address": options.address,
+        "server.allowedHosts": ["localhost", "127.0.0.1", *options.host],
+        "server.port": options.port,
+        "server.fileWatcherType": "none",
+    }
     environment = os.environ | {"PANORAMA_HOME": str(runs.workspace())}  # the default is relative to where the command was given
+    if options.people:
+        environment[serving.PEOPLE] = options.people
     os.chdir(_PROJECT)
+    found = [*serving.weaknesses(flags.get, environment, login=_login_is_configured()), *serving.too_old()]
+    if found:
+        raise PanoramaError(" ".join(found))
+    given = [(name, one) for name, value in flags.items() for one in (value if isinstance(value, list) else [value])]
+    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py"]
+    command += [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given]
     if os.name == "posix":
         os.execve(sys.executable, command, environment)  # the server takes this process over: whoever stops it, stops the server
     try:
         return subprocess.call(command, env=environment)
     except KeyboardInterrupt:
         return 0
+
+
+def _login_is_configured() -> bool:
+    for folder in (_PROJECT, Path.home()):
+        try:
+            return "auth" in tomllib.loads((folder / ".streamlit" / "secrets.toml").read_text("utf-8"))
+        except OSError:
+            continue
+    return False
 
 
 def port(text: str) -> int:

@@ -1,10 +1,13 @@
 """What pages share: navigation, choosing a run, pictures as HTML, empty states. The only part of the library that imports streamlit."""
 
 import base64
+import functools
 import gc
 import html
+import logging
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from panorama import charts, runs
+from panorama import charts, runs, serving
 from panorama.datasets import DataSet, load
 from panorama.decisions import Fold
 from panorama.effect import Comparison, compare
@@ -29,6 +32,7 @@ from panorama.reviews import ReviewStore
 from panorama.runs import Run
 from panorama.workspace import current_source
 
+logger = logging.getLogger(__name__)
 _KEPT_DATA_SETS = 4
 _LONGEST_SAME = 90  # characters
 _PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -50,7 +54,7 @@ def enter() -> None:
     st.session_state["entered"] = True
     st.set_page_config(page_title="panorama", page_icon="🏞️", layout="wide")
     page = _navigation()
-    _require_login()
+    _gate()
     st.html(Path(__file__).with_name("style.css"))
     _sidebar()
     page.run()
@@ -70,6 +74,28 @@ def ensure_entrypoint() -> None:
     if not st.session_state.get("entered"):
         _navigation()
         st.rerun()
+    _gate()
+
+
+def _setting(name: str) -> Any:
+    """An option of Streamlit's; None where this version does not have it."""
+    try:
+        return st.get_option(name)
+    except RuntimeError:
+        return None
+
+
+def _gate() -> None:
+    """Ends the page where the server is set up so that others could come in, or nobody has logged in that should have."""
+    found = [*serving.weaknesses(_setting, os.environ, login=login_is_configured()), *serving.too_old()]
+    if found:
+        st.title("panorama does not run like this")
+        st.write(
+            "It keeps your pictures to this machine, and this server is set up differently. Stop it, mend what is said here, and start again."
+        )
+        for one in found:
+            st.error(text(one))
+        st.stop()
     _require_login()
 
 
@@ -82,10 +108,30 @@ def login_is_configured() -> bool:
 
 
 def login_name() -> str:
-    """Who is logged in, by e-mail address or else by name; "" where no login is configured, or nobody is."""
+    """Who is logged in, as `signature` has it; "" where no login is configured, or nobody is."""
     if not login_is_configured() or not _is_logged_in():
         return ""
-    return str(st.user.get("email") or st.user.get("name") or st.user.get("sub") or "")
+    return signature(st.user.to_dict())
+
+
+def signature(claims: Mapping[str, Any]) -> str:
+    """What decisions are signed with, of the claims of a provider: the e-mail address, or the account's id (`sub`), which nobody can choose,
+    where there is none or the provider says that it is not verified. "" where there is neither: a name is not one person's alone."""
+    email, account = str(claims.get("email") or ""), str(claims.get("sub") or "")
+    if email and str(claims.get("email_verified", True)).lower() != "false":
+        return email
+    if email:
+        _unverified(account)
+    return account
+
+
+@functools.cache
+def _unverified(account: str) -> None:
+    """Says once of each account, in the server's log, why it signs as it does; the address itself could be anybody's."""
+    logger.warning(
+        "The provider has not verified the e-mail address of the account %r: its decisions are signed with the account's id.",
+        account,
+    )
 
 
 def _is_logged_in() -> bool:
@@ -99,6 +145,13 @@ def _require_login() -> None:
         st.write("Log in to go on. Decisions are signed with the name you log in with.")
         st.button("Log in", type="primary", key="log-in", on_click=st.login)
         st.stop()
+    if login_is_configured() and not login_name():
+        st.title("panorama")
+        st.error(
+            "Your provider gives neither a verified e-mail address nor an account id (`sub`), so nothing here could be signed. Ask for the scopes openid and email."
+        )
+        st.button("Log out", key="log-out", on_click=st.logout)
+        st.stop()
 
 
 def _sidebar() -> None:
@@ -110,6 +163,8 @@ def _sidebar() -> None:
             st.caption("A training is running ...")
         if signed_in := login_name():
             st.caption(f"Logged in as {text(signed_in)}")
+            if st.user.get("email") and signed_in != st.user.get("email"):
+                st.caption("Your provider has not verified your e-mail address: decisions are signed with your account's id.")
             st.button("Log out", key="log-out", on_click=st.logout)
 
 
@@ -400,7 +455,11 @@ def pager(n_items: int, page_size: int, key: str) -> slice:
     if n_pages == 1:
         return slice(0, n_items)
     left, right = st.columns([1, 4], vertical_alignment="bottom")
-    page = int(left.number_input(f"Page (of {n_pages:,})", 1, n_pages, key=f"{key}-page-{n_pages}"))
+    field, kept = f"{key}-page-{n_pages}", f"{key}-page"
+    if field not in st.session_state:  # there are more of them meanwhile: the page stays
+        st.session_state[field] = min(n_pages, st.session_state.get(kept, 1))
+    page = int(left.number_input(f"Page (of {n_pages:,})", 1, n_pages, key=field))
+    st.session_state[kept] = page
     first = (page - 1) * page_size
     right.caption(f"{first + 1:,} to {min(first + page_size, n_items):,} of {n_items:,}")
     return slice(first, first + page_size)

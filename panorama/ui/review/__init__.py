@@ -12,11 +12,11 @@ import streamlit as st
 from panorama import runs, ui
 from panorama.cards import View, packet, taken
 from panorama.csvscan import counted
-from panorama.decisions import Decision, Fold, agreements, control_check
+from panorama.decisions import Cell, Decision, Fold, agreements, control_check
 from panorama.errors import PanoramaError
 from panorama.reviewing import in_all
 from panorama.runs import Run
-from panorama.workbench import UNSUSPECTED, Desk, Receipt, Reviewer
+from panorama.workbench import UNSUSPECTED, Desk, Desks, Receipt, Reviewer
 
 KEY = "workbench"
 _FOLDER = Path(__file__).parent
@@ -63,8 +63,20 @@ def reviewer() -> Reviewer:
     signed_in = ui.login_name()
     if signed_in:
         return Reviewer(signed_in, "login")
-    name = st.session_state.get("reviewer", "")
+    name = st.session_state.get("reviewer", st.session_state.get("reviewer-kept", ""))
     return Reviewer(" ".join(name.split()), "declared")
+
+
+def name_field() -> None:
+    """Where somebody says who they are; it stays through the other pages, which Streamlit alone would forget."""
+    if "reviewer" not in st.session_state:
+        st.session_state["reviewer"] = st.session_state.get("reviewer-kept", "")
+    st.text_input(
+        "Your name", key="reviewer", max_chars=200, placeholder="Your name", label_visibility="collapsed",
+        on_change=lambda: st.session_state.update({"reviewer-typed": True}),
+        help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.",
+    )  # fmt: skip
+    st.session_state["reviewer-kept"] = st.session_state["reviewer"]
 
 
 def seed() -> int:
@@ -78,7 +90,7 @@ def seed() -> int:
 
 def _name_was_kept() -> None:
     kept = (st.session_state.get(KEY) or {}).get("name")
-    if isinstance(kept, str) and not st.session_state.get("reviewer"):
+    if isinstance(kept, str) and not st.session_state.get("reviewer") and not st.session_state.get("reviewer-typed"):
         st.session_state["reviewer"] = kept[:200]
         st.session_state["review-again"] = True
 
@@ -105,6 +117,7 @@ def bench(desk: Desk, run: Run, view: View) -> None:
     view = replace(view, n_answered=answered if isinstance(answered, int) else 0)
     try:
         data = packet(desk, run, view, batch, receipt, client, album())
+        data["nameTyped"] = bool(st.session_state.get("reviewer-typed"))
         _figures(desk, view)
     except PanoramaError as error:
         ui.show_error(error)
@@ -113,7 +126,7 @@ def bench(desk: Desk, run: Run, view: View) -> None:
         key=KEY, data=data, default={"batch": None, "name": None},
         on_batch_change=lambda: None, on_name_change=_name_was_kept, on_command_change=_next_label,
     )  # fmt: skip
-    _summary(done)
+    _summary(done, blind=view.blind)
 
 
 def _take(desk: Desk, batch: dict[str, Any], who: Reviewer, done: Tally) -> tuple[Receipt, str]:
@@ -144,7 +157,11 @@ def _figures(desk: Desk, view: View) -> None:
     verdicts = desk.verdicts()
     entries: list[tuple[str, object] | tuple[str, object, str]] = [
         ("To decide", f"{desk.waiting(view.filters, view.who.name):,}", "with these filters"),
-        ("Decided", f"{verdicts['keep'] + verdicts['change']:,}", f"{verdicts['change']:,} changed, {verdicts['keep']:,} kept"),
+        (
+            "Decided",
+            f"{verdicts['keep'] + verdicts['change']:,}",
+            "" if view.blind else f"{verdicts['change']:,} changed, {verdicts['keep']:,} kept",
+        ),
     ]
     n, wrong = desk.expected_wrong(view.filters, view.who, 20)
     if n and not view.blind:
@@ -158,16 +175,19 @@ def _figures(desk: Desk, view: View) -> None:
     ui.facts(*entries, small=True)
 
 
-def _summary(done: Tally) -> None:
+def _summary(done: Tally, *, blind: bool) -> None:
+    """What was done in this session. blind: how many were changed would tell what to expect of the next."""
     counts = done.counts
     n = counts["keep"] + counts["change"] + counts["skip"]
     if not n:
         return
     seconds = time.monotonic() - done.began
+    ways = "" if blind else f"{counts['change']:,} changed, {counts['keep']:,} kept, "
     st.caption(
-        f"This session: {counted(n, 'answer')} in {ui.duration(seconds)} ({seconds / n:.1f} s each): {counts['change']:,} changed, {counts['keep']:,} kept, "
-        f"{counts['skip']:,} skipped, {counts['undo']:,} taken back."
+        f"This session: {counted(n, 'cell')} in {ui.duration(seconds)} ({seconds / n:.1f} s each): {ways}{counts['skip']:,} skipped, {counts['undo']:,} taken back."
     )
+    if blind:
+        return
     with st.expander("By label"):
         labels = sorted({label for label, _ in done.by_label})
         rows = "".join(
@@ -184,10 +204,10 @@ def _summary(done: Tally) -> None:
 # --- people --------------------------------------------------------------------------------------------------------------
 
 
-def people(desk: Desk, run: Run, who: Reviewer) -> None:
+def people(desk: Desk, run: Run, who: Reviewer, *, blind: bool = False) -> None:
     """Conflicts to settle, who decided how much, how far they agree, and what the controls say."""
     fold = desk.snapshot()
-    _conflicts(desk, fold, run, who)
+    _conflicts(desk, fold, run, who, blind=blind)
     rows = fold.rows()
     st.subheader("Who decided")
     if not rows:
@@ -244,46 +264,92 @@ def _controls(fold: Fold, left: int) -> None:
     )
 
 
-def _conflicts(desk: Desk, fold: Fold, run: Run, who: Reviewer) -> None:
+def leave_people() -> None:
+    """Whoever comes back to the conflicts finds those that are left."""
+    st.session_state.pop("conflicts-shown", None)
+
+
+def _conflicts(desk: Desk, fold: Fold, run: Run, who: Reviewer, *, blind: bool) -> None:
+    """Those to settle. Each stays in its place when it is settled, or the next one would slide under the pointer."""
     conflicts = fold.conflicts
     st.subheader("Conflicts")
+    if told := st.session_state.pop("told", ""):
+        st.error(ui.text(told))
+    shown: list[Cell] = st.session_state.setdefault("conflicts-shown", [])
+    known = set(shown)
+    shown += sorted((name for name in conflicts if name not in known), key=lambda name: conflicts[name][0].id)
     if not conflicts:
         st.write("None. Where reviewers disagree, the cell stands here until somebody settles it, and the CSV keeps its value.")
+    else:
+        st.write(
+            f"{len(conflicts):,} {'cell' if len(conflicts) == 1 else 'cells'} on which reviewers disagree. Until one is settled, the corrected CSV keeps the given value."
+        )
+    if shown:
+        for number, name in enumerate(shown[ui.pager(len(shown), _CONFLICTS_A_PAGE, "conflicts")]):
+            with st.container(border=True):
+                _conflict(desk, fold, run, who, name, number, blind=blind)
+    _settled(desk, fold, who)
+
+
+def _conflict(desk: Desk, fold: Fold, run: Run, who: Reviewer, name: Cell, number: int, *, blind: bool) -> None:
+    image, label = name
+    left, right = st.columns([1, 2])
+    if image in desk.queue.position:
+        with left:
+            path = desk.queue.paths[desk.queue.position[image]]
+            st.html(ui.run_picture_html(run, path, 480, image, "pn-photo pn-small"))
+    with right:
+        st.markdown(f"**{ui.text(label)}** in {ui.text(image)}")
+        said = fold.conflicts.get(name) or fold.opinions(name)
+        opinions = "".join(
+            f"<tr><td>{ui.esc(d.reviewer or 'no name')}</td><td><b>{_says(d)}</b></td><td>{_when(d)}</td><td>{ui.esc(d.note)}</td></tr>"
+            for d in said
+        )
+        st.html(f'<table class="pn-table"><tr><th>who</th><th>says</th><th>when (UTC)</th><th>note</th></tr>{opinions}</table>')
+        if said and not blind:
+            st.caption(f"The CSV says {'yes' if said[0].given else 'no'}.")
+        buttons = st.container(horizontal=True, vertical_alignment="center")
+        if name in fold.conflicts:
+            for value in (1, 0):
+                buttons.button(
+                    f"Settle: {'yes' if value else 'no'}", key=f"settle-{value}-{said[-1].id}-{number}",
+                    on_click=_settle, args=(desk, who, name, value),
+                )  # fmt: skip
+            return
+        stands = fold.standing.get(name)
+        if stands is None:
+            buttons.markdown("Nobody says anything of it any more.")
+        elif stands.way == "settled":
+            buttons.markdown(f"**✓ Settled: {_says(stands)}**, by {ui.text(stands.reviewer or 'no name')}", width="content")
+            buttons.button("Undo", key=f"unsettle-{stands.id}-{number}", on_click=_unsettle, args=(desk, who, stands))
+        else:
+            buttons.markdown(f"**No conflict any more: {_says(stands)}**")
+
+
+def _settled(desk: Desk, fold: Fold, who: Reviewer) -> None:
+    """Every conflict that a person has settled, the latest first, each to be taken back."""
+    rows = sorted((row for row in fold.standing.values() if row.way == "settled"), key=lambda row: -row.id)
+    if not rows:
         return
-    st.write(
-        f"{len(conflicts):,} {'cell' if len(conflicts) == 1 else 'cells'} on which reviewers disagree. Until one is settled, the corrected CSV keeps the given value."
-    )
-    if st.session_state.get("told"):
-        st.error(ui.text(st.session_state.pop("told")))
-    names = list(conflicts)
-    path_of = desk.queue.position
-    for number, name in enumerate(names[ui.pager(len(names), _CONFLICTS_A_PAGE, "conflicts")]):
-        image, label = name
-        with st.container(border=True):
-            left, right = st.columns([1, 2])
-            if image in path_of:
-                with left:
-                    st.html(ui.run_picture_html(run, desk.queue.paths[path_of[image]], 480, image, "pn-photo pn-small"))
-            with right:
-                st.markdown(f"**{ui.text(label)}** in {ui.text(image)}")
-                opinions = "".join(
-                    f"<tr><td>{ui.esc(d.reviewer or 'no name')}</td><td><b>{'yes' if d.value else 'no'}</b></td><td>{ui.esc(d.at[:16].replace('T', ' '))}</td><td>{ui.esc(d.note)}</td></tr>"
-                    for d in conflicts[name]
-                )
-                given = conflicts[name][0].given
-                st.html(
-                    f'<table class="pn-table"><tr><th>who</th><th>says</th><th>when (UTC)</th><th>note</th></tr>{opinions}</table>'
-                )
-                st.caption(f"The CSV says {'yes' if given else 'no'}.")
-                buttons = st.container(horizontal=True)
-                for value in (1, 0):
-                    buttons.button(
-                        f"Settle: {'yes' if value else 'no'}", key=f"settle-{value}-{conflicts[name][-1].id}-{number}",
-                        on_click=_settle, args=(desk, who, name, value),
-                    )  # fmt: skip
+    with st.expander(f"Settled conflicts: {len(rows):,}", key="settled-list"):
+        for row in rows[ui.pager(len(rows), _CONFLICTS_A_PAGE, "settled")]:
+            line = st.container(horizontal=True, vertical_alignment="center")
+            line.button("Undo", key=f"unsettle-{row.id}-list", on_click=_unsettle, args=(desk, who, row))
+            note = f" “{ui.text(row.note)}”" if row.note else ""
+            line.markdown(
+                f"**{ui.text(row.label)}** in {ui.text(row.image)}: **{_says(row)}**, by {ui.text(row.reviewer or 'no name')}, {_when(row)}{note}"
+            )
 
 
-def _settle(desk: Desk, who: Reviewer, name: tuple[str, str], value: int) -> None:
+def _says(row: Decision) -> str:
+    return "skipped" if row.value is None else "yes" if row.value else "no"
+
+
+def _when(row: Decision) -> str:
+    return ui.esc(row.at[:16].replace("T", " "))
+
+
+def _settle(desk: Desk, who: Reviewer, name: Cell, value: int) -> None:
     """A click on a conflict that was settled or has changed meanwhile settles nothing: its key is gone."""
     image, label = name
     event = {"n": 0, "image": image, "label": label, "value": value, "way": "settled"}
@@ -291,16 +357,30 @@ def _settle(desk: Desk, who: Reviewer, name: tuple[str, str], value: int) -> Non
     st.session_state["told"] = receipt.error or " ".join(why for _, why in receipt.refused)
 
 
-@st.cache_resource(show_spinner="Reading suspects", max_entries=3)
-def _desk_of(folder: str, stamps: tuple[int, ...], home: Path) -> Desk:
-    run = Run(Path(folder))
-    made = Desk(ui.queue_of(folder, stamps), ui.review_store(home), run.id)
-    ui.settle_memory()
-    return made
+def _unsettle(desk: Desk, who: Reviewer, row: Decision) -> None:
+    """Anybody may take a settlement back; the log says who did."""
+    try:
+        desk.unsettle(row, who)
+    except PanoramaError as error:
+        st.session_state["told"] = str(error)
+
+
+@st.cache_resource(show_spinner=False)
+def _desks() -> Desks:
+    """One registry a server; not a cache of desks, which would drop one that is in use."""
+    return Desks()
 
 
 def desk_of(run: Run) -> Desk:
     """The desk of a run, shared by all sessions, with what was decided up to now. Raises PanoramaError."""
-    found = _desk_of(str(run.folder), ui.queue_stamps(run), runs.workspace())
+    home, stamps = runs.workspace(), ui.queue_stamps(run)
+
+    def make() -> Desk:
+        made = Desk(ui.queue_of(str(run.folder), stamps), ui.review_store(home), run.id)
+        ui.settle_memory()
+        return made
+
+    found = _desks().get((run.folder, stamps, home), make)
+    st.session_state["desk"] = found  # held for as long as the session lives
     found.refresh()
     return found

@@ -22,18 +22,21 @@ function leaveField() {
   if (field?.matches("input[role=combobox], input[type=text]") && !field.closest('[data-testid="stPopoverBody"]')) field.blur();
 }
 
-// The reviewer's name is kept by the browser, so that a refresh does not lose it.
-function remember({ reviewer, login }, setStateValue) {
+// The reviewer's name is kept by the browser, so that a refresh does not lose it; a name that was emptied stays so.
+function remember({ reviewer, login, nameTyped }, setStateValue) {
   if (login) return;
   try {
-    if (reviewer) localStorage.setItem("panorama-reviewer", reviewer);
-    else if (!held.asked && localStorage.getItem("panorama-reviewer")) {
+    const kept = localStorage.getItem("panorama-reviewer");
+    if (reviewer && reviewer !== held.reviewer) localStorage.setItem("panorama-reviewer", reviewer); // another tab may have emptied it since
+    else if (!reviewer && nameTyped && held.reviewer !== "") localStorage.removeItem("panorama-reviewer");
+    else if (!reviewer && !nameTyped && kept && !held.asked) {
       held.asked = true;
-      setStateValue("name", localStorage.getItem("panorama-reviewer"));
+      setStateValue("name", kept);
     }
   } catch {
     // no storage here: the name is typed again
   }
+  held.reviewer = reviewer;
 }
 
 function listen(root, desk) {

@@ -4,6 +4,7 @@
 const held = (globalThis.__panoramaReview ??= { desks: new Map() });
 const RESEND_AFTER_MS = 5000;
 const KEPT_CARDS = 160;
+const KEPT_ANSWERS = 300; // that can be taken back after a refresh
 
 function newClient() {
   return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -25,13 +26,17 @@ class Desk {
     this.cards = new Map(); // id -> card, least recently used first
     this.order = []; // ids; the first is on screen
     this.front = []; // ids that an undo gave back
-    this.history = []; // [{n, ids}] of this load, for undo
+    this.history = []; // [{client, n, size, who, decided, skipped, ids, begun}] of this tab, for undo; those of an earlier load without ids
+    this.decided = this.skipped = 0; // cells, of this tab
+    this.begun = 0; // how often what is asked for has changed
     this.epoch = null;
     this.serial = null;
     this.sentAt = 0;
     this.attempt = 0;
     this.error = "";
-    this.refused = [];
+    this.refused = []; // [{cell, why}] until it is saved after all, or dismissed
+    this.wantLatest = false;
+    this.latest = null; // what an undo would take back that is not of this tab: asked first
     this.last = null;
     this.full = null; // {id, url}
     this.wantFull = null;
@@ -52,6 +57,17 @@ class Desk {
     } catch {
       this.backlog = [];
     }
+    try {
+      const past = JSON.parse(sessionStorage.getItem(this.pastKey()) ?? "{}");
+      this.history = (past.history ?? []).map((one) => ({ ...one, ids: [] }));
+      [this.decided, this.skipped] = [past.decided ?? 0, past.skipped ?? 0];
+    } catch {
+      this.history = [];
+    }
+  }
+
+  pastKey() {
+    return `panorama-answers:${this.csv}`;
   }
 
   persist() {
@@ -61,6 +77,12 @@ class Desk {
       else sessionStorage.removeItem(this.key());
     } catch {
       // a full or forbidden store: the page still asks before it is closed
+    }
+    try {
+      const history = this.history.slice(-KEPT_ANSWERS).map(({ ids, begun, ...one }) => one);
+      sessionStorage.setItem(this.pastKey(), JSON.stringify({ history, decided: this.decided, skipped: this.skipped }));
+    } catch {
+      // without it, a refresh makes the next undo ask
     }
   }
 
@@ -74,26 +96,47 @@ class Desk {
     const first = this.next;
     const who = this.data.reviewer; // of this press; the name may be another one when it is saved
     for (const event of events) this.events.push({ ...event, who, n: this.next++ });
-    if (ids) {
-      this.history.push({ n: first, ids });
-      this.answered += ids.length;
+    this.latest = null;
+    const skipped = events.filter((event) => event.value === null).length;
+    this.count({ client: this.client, n: first, size: events.length, who, decided: events.length - skipped, skipped, ids, begun: this.begun });
+    this.answered += ids.length;
+    this.persist();
+    this.send();
+  }
+
+  count(past) {
+    this.history.push(past);
+    this.decided += past.decided;
+    this.skipped += past.skipped;
+  }
+
+  // This tab's latest answer, whatever was answered elsewhere by the same name; where it has none, the server is asked for another one.
+  undo() {
+    const past = this.history.pop();
+    this.last = null;
+    if (!past) {
+      this.wantLatest = true;
+      this.send(true);
+      return;
+    }
+    const isHere = past.client === this.client && past.begun === this.begun && past.ids.every((id) => this.cards.has(id));
+    this.events.push({ n: this.next++, undo: true, who: past.who, of: past.n, from: past.client, ...(!isHere && { back: true }) });
+    this.decided -= past.decided;
+    this.skipped -= past.skipped;
+    if (past.client === this.client) this.answered -= past.ids.length;
+    if (isHere) {
+      this.front = [...past.ids, ...this.front];
+      this.order = [...this.front, ...this.order.filter((id) => !this.front.includes(id))];
     }
     this.persist();
     this.send();
   }
 
-  undo() {
-    const past = this.history.pop();
-    this.events.push({ n: this.next++, undo: true, who: this.data.reviewer, ...(past ? { of: past.n } : {}) });
-    if (past) {
-      this.answered -= past.ids.length;
-      this.front = [...past.ids.filter((id) => this.cards.has(id)), ...this.front];
-      this.order = [...this.front, ...this.order.filter((id) => !this.front.includes(id))];
-    }
-    this.last = null;
+  takeLatestBack() {
+    this.events.push({ n: this.next++, undo: true, who: this.latest.who, event: this.latest.event, back: true });
+    this.latest = null;
     this.persist();
     this.send();
-    return past;
   }
 
   send(evenIfNothingIsNew = false) {
@@ -104,7 +147,7 @@ class Desk {
     this.sentAt = now;
     this.setStateValue("batch", {
       csv: this.csv, client: part.client, tab: this.client, events: part.events, answered: this.answered, attempt: ++this.attempt,
-      have: this.have(), full: this.wantFull, heat: this.heat,
+      have: this.have(), full: this.wantFull, heat: this.heat, latest: this.wantLatest,
     });
   }
 
@@ -127,12 +170,17 @@ class Desk {
       this.full = data.full;
       this.wantFull = null;
     }
+    if (data.latest && this.wantLatest) {
+      this.latest = data.latest;
+      this.wantLatest = false;
+    }
     const restored = (data.restored ?? []).map(([, id]) => id).filter((id) => !this.front.includes(id));
+    for (const id of restored) this.revealed.add(id); // it was answered before: what the CSV says may have been seen
     this.front = [...this.front, ...restored].filter((id) => this.cards.has(id));
     this.arrange(data.order);
     const had = new Set(this.have());
     const missing = data.order.some((id) => !had.has(id));
-    if (!this.error && (this.unsaved() || missing || this.wantFull)) queueMicrotask(() => this.send(true));
+    if (!this.error && (this.unsaved() || missing || this.wantFull || this.wantLatest)) queueMicrotask(() => this.send(true));
     return true;
   }
 
@@ -140,20 +188,37 @@ class Desk {
     this.epoch = epoch;
     this.order = [];
     this.front = [];
-    this.history = [];
+    this.begun += 1;
     this.cards.clear();
-    this.last = null;
+    this.last = this.latest = null;
     this.full = this.wantFull = null;
   }
 
   acknowledge({ acked, refused }) {
     if (!acked) return;
-    for (const [, why] of refused ?? []) this.refused.push(why);
+    const parts = [...this.backlog, { client: this.client, events: this.events }].filter((part) => part.client === acked.client);
+    this.tellRefused(parts.flatMap((part) => part.events).filter((event) => event.n <= acked.n && !event.undo), acked.client, new Map(refused ?? []));
     const left = (events) => events.filter((event) => event.n > acked.n);
     if (acked.client === this.client) this.events = left(this.events);
     for (const part of this.backlog) if (part.client === acked.client) part.events = left(part.events);
     this.backlog = this.backlog.filter((part) => part.events.length);
     this.persist();
+  }
+
+  // What was refused does not count as decided, and is told until the same cell is saved, or somebody has read it.
+  tellRefused(events, client, why) {
+    const cellOf = ({ image, label }) => JSON.stringify([image, label]);
+    for (const event of events) {
+      this.refused = this.refused.filter((one) => one.cell !== cellOf(event));
+      if (!why.has(event.n)) continue;
+      this.refused.push({ cell: cellOf(event), why: why.get(event.n) });
+      const past = this.history.find((one) => one.client === client && one.n <= event.n && event.n < one.n + one.size);
+      if (!past) continue;
+      const kind = event.value === null ? "skipped" : "decided";
+      past[kind] -= 1;
+      this[kind] -= 1;
+    }
+    this.history = this.history.filter((one) => one.decided + one.skipped > 0);
   }
 
   keep(id, card) {

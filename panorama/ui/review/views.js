@@ -8,16 +8,50 @@ class View {
     // These stay in the page while the rest is drawn anew: a region that was taken out and put back is not read out.
     this.asks = el("p", { class: "unseen", "aria-live": "polite" });
     this.status = el("p", { class: "status", role: "status", "aria-label": "Saved or not" });
-    this.notice = el("p", { class: "notice", role: "alert", "aria-label": "Problems with saving", hidden: true });
+    this.told = el("span", {});
+    this.dismiss = el("button", { type: "button", class: "quiet-button", onclick: () => this.forget() }, "Dismiss");
+    this.notice = el("div", { class: "notice", role: "alert", "aria-label": "Problems with saving", hidden: true }, this.told, " ", this.dismiss);
+    this.offer = el("div", { class: "offer", role: "group", "aria-label": "Take back an answer", hidden: true });
+  }
+
+  forget() {
+    this.desk.refused = [];
+    this.tell();
   }
 
   tell() {
     const { desk } = this;
     const waiting = desk.unsaved();
-    this.status.textContent = waiting ? `Saving ${waiting} …` : desk.answered ? `${desk.answered} decided in this tab, all saved.` : "";
-    const said = [desk.error && `${desk.error} It is sent again until it is saved; do not close this tab.`, ...desk.refused].filter(Boolean);
-    if (this.notice.textContent !== said.join(" ")) this.notice.textContent = said.join(" ");
+    const n = desk.decided;
+    const done = `${n} ${n === 1 ? "cell" : "cells"} decided${desk.skipped ? `, ${desk.skipped} skipped` : ""} in this tab, all saved.`;
+    this.status.textContent = waiting ? `Saving ${waiting} …` : n + desk.skipped ? done : "";
+    const said = [desk.error && `${desk.error} It is sent again until it is saved; do not close this tab.`, ...desk.refused.map((one) => one.why)].filter(Boolean);
+    if (this.told.textContent !== said.join(" ")) this.told.textContent = said.join(" ");
     this.notice.hidden = !said.length;
+    this.dismiss.hidden = !desk.refused.length;
+    this.tellLatest();
+  }
+
+  // Whose answer an undo would take back, where this tab has none: asked, never done without a word.
+  tellLatest() {
+    const { latest } = this.desk;
+    if (this.offered === latest) return;
+    this.offered = latest;
+    this.offer.hidden = !latest;
+    if (!latest) return this.offer.replaceChildren();
+    const close = () => {
+      this.desk.latest = null;
+      this.tell();
+    };
+    const button = (text, onclick) => el("button", { type: "button", class: "quiet-button", onclick }, text);
+    const whose = latest.who ? `The latest answer of ${latest.who}` : "The latest answer without a name, perhaps somebody else’s,";
+    const more = latest.n > 1 ? `, and ${latest.n - 1} confirmed together with it` : "";
+    this.offer.replaceChildren(
+      el("p", {}, "This tab has no answer left to take back. ", latest.event ? [`${whose} is `, el("b", {}, `${latest.said}: ${latest.label}`), ` in ${latest.image}, ${latest.at} UTC${more}.`]
+        : `No answer ${latest.who ? `of ${latest.who}` : "without a name"} stands here.`),
+      el("div", { class: "more" }, ...(latest.event ? [button("Take it back", () => { this.desk.takeLatestBack(); this.draw(); }), button("Leave it", close)] : [button("Close", close)])),
+    );
+    this.offer.querySelector("button").focus({ preventScroll: true });
   }
 
   // For who listens: what is asked now. Whoever sees reads it in the heading.
@@ -44,8 +78,8 @@ class View {
   stand(card) {
     this.root.firstChild.hidden = !card;
     this.root.querySelector(".empty")?.remove();
-    if (card && this.status.parentNode === this.root) this.panel.after(this.status, this.notice);
-    if (!card) this.root.append(this.desk.order.length ? el("div", { class: "empty" }, el("p", {}, "The next picture is on its way …")) : this.empty(), this.status, this.notice);
+    if (card && this.status.parentNode === this.root) this.panel.after(this.status, this.offer, this.notice);
+    if (!card) this.root.append(this.desk.order.length ? el("div", { class: "empty" }, el("p", {}, "The next picture is on its way …")) : this.empty(), this.status, this.offer, this.notice);
     return Boolean(card);
   }
 
@@ -80,7 +114,7 @@ class CellView extends View {
     this.reasons = el("div", {});
     this.below = el("div", { class: "below" });
     this.notes = new Map();
-    const panel = el("div", { class: "panel" }, this.panel, this.status, this.notice, this.reasons);
+    const panel = el("div", { class: "panel" }, this.panel, this.status, this.offer, this.notice, this.reasons);
     this.root.replaceChildren(el("div", { class: "bench" }, this.picture.element, panel), this.below, this.asks);
   }
 
@@ -95,7 +129,7 @@ class CellView extends View {
     const card = this.desk.current();
     this.below.hidden = !card;
     if (!this.stand(card)) return this.tell();
-    if (this.asked !== card.id) this.noting = this.notes.has(card.id);
+    if (this.asked !== card.id) this.noting = false;
     this.asked = card.id;
     this.picture.show(card, this.desk.heat && !this.blind());
     if (this.desk.full?.id === card.id) this.picture.sharpen(this.desk.full.url);
@@ -132,11 +166,11 @@ class CellView extends View {
       el("div", { class: "more" },
          keyed("Skip", "S", { class: "quiet-button", onclick: () => this.answer(null) }), this.undoButton(),
          keyed("Next label", "L", { class: "quiet-button", onclick: () => this.say("next-label") }),
-         keyed("Note", "T", { class: "quiet-button", "aria-expanded": String(this.noting), onclick: () => this.note() }),
+         keyed("Note", "T", { class: "quiet-button note", "aria-expanded": String(this.noting), onclick: () => this.note() }),
          !blind && this.desk.data.hasHeat && keyed("Heat map", "H", { class: "quiet-button", "aria-pressed": String(this.desk.heat), onclick: () => this.toggleHeat(),
                                                          title: "Where the trained model sees the label; it has learned from this picture" })),
       this.desk.heat && !blind && this.desk.data.hasHeat && this.legend(),
-      this.noting && this.noteField(card),
+      this.noting ? this.noteField(card) : this.notes.get(card.id) && el("p", { class: "quiet lines" }, "Note: ", this.notes.get(card.id)),
       this.lastLine(),
     ].filter(Boolean);
   }
@@ -147,16 +181,23 @@ class CellView extends View {
   }
 
   noteField(card) {
-    const field = el("textarea", { rows: 2, maxlength: 4000, "aria-label": "Note on this decision", placeholder: "Goes into the log with your answer. Esc: back to the keys",
-                                   oninput: () => this.notes.set(card.id, field.value), onkeydown: (event) => { if (event.key === "Escape") field.blur(); } });
+    const field = el("textarea", { rows: 2, maxlength: 4000, "aria-label": "Note on this decision", "aria-describedby": "note-keys", placeholder: "Goes into the log with your answer",
+                                   oninput: () => this.notes.set(card.id, field.value), onkeydown: (event) => this.leaveNote(event) });
     field.value = this.notes.get(card.id) ?? "";
-    return field;
+    return el("div", {}, field, el("p", { class: "quiet note-keys", id: "note-keys" }, el("kbd", {}, "Enter"), " keeps it: back to the keys", el("kbd", {}, "Shift Enter"), " new line"));
   }
 
+  leaveNote(event) {
+    if (event.isComposing || !(event.key === "Escape" || (event.key === "Enter" && !event.shiftKey))) return;
+    event.preventDefault(); // or the Enter would press the button that has the focus next
+    this.note();
+  }
+
+  // Opens and closes the field; what was written stays with the picture until it is answered.
   note() {
     this.noting = !this.noting;
     this.draw();
-    this.panel.querySelector("textarea")?.focus();
+    this.panel.querySelector(this.noting ? "textarea" : ".note")?.focus({ preventScroll: true });
   }
 
   toggleHeat() {
@@ -235,7 +276,7 @@ class GridView extends View {
     this.at = 0;
     this.all = el("div", {});
     this.head = el("div", { class: "gridhead" });
-    this.root.replaceChildren(el("div", { class: "gridbar" }, this.head, this.status, this.notice), this.all, this.asks);
+    this.root.replaceChildren(el("div", { class: "gridbar" }, this.head, this.status, this.offer, this.notice), this.all, this.asks);
   }
 
   shown() {
@@ -329,7 +370,7 @@ class ImageView extends View {
     super(...all);
     this.picture = new PictureView((id) => CellView.prototype.wantFull.call(this, id));
     this.panel = el("div", {});
-    const panel = el("div", { class: "panel" }, this.panel, this.status, this.notice);
+    const panel = el("div", { class: "panel" }, this.panel, this.status, this.offer, this.notice);
     this.root.replaceChildren(el("div", { class: "bench halves" }, this.picture.element, panel), this.asks);
   }
 

@@ -1,0 +1,164 @@
+"""Plants known bugs in a copy of the project, one at a time, and asks whether the tests notice.
+
+    python tools/mutants.py                 all of them, some minutes
+    python tools/mutants.py --only NAME     those whose name has NAME in it
+    python tools/mutants.py --list
+
+Each is a mistake that somebody has made in a program like this one. It counts as caught when a test of the suite fails (not when the
+tests cannot be collected); for each only the test files that should know are run. First those files run on the copy as it is: they must
+pass, or "caught" would say nothing. Exit status 1 when a bug gets through.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_TOO_LONG_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug: in `file`, each first text of `edits` (which must be there once) becomes the second; `tests` should notice."""
+
+    name: str
+    file: str
+    edits: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+
+
+def _mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(name, file, ((old, new),), tuple(f"tests/test_{test}{'' if '::' in test else '.py'}" for test in tests))
+
+
+MUTANTS = (
+    _mutant("a decision is acknowledged before it is committed", "panorama/reviews.py",
+            'self._db.execute("COMMIT")', '__import__("threading").Timer(0.2, self._db.execute, ("COMMIT",)).start()', "reviews"),
+    _mutant("the database does not wait for the disk", "panorama/reviews.py", '"synchronous = FULL"', '"synchronous = OFF"', "reviews"),
+    _mutant("an error while saving is swallowed", "panorama/reviews.py",
+            'raise PanoramaError(f"The decision was NOT saved in {self.path}: {_reason(error)}") from error', "pass", "reviews"),
+    _mutant("an event sent twice counts twice", "panorama/reviews.py",
+            'first = self._find("event_id = ?1", event.event_id)',
+            'first = None; event = __import__("dataclasses").replace(event, event_id=uuid.uuid4().hex)', "reviews"),
+    _mutant("the last write wins", "panorama/decisions.py", "self.conflicts[cell] = tuple(said)", "self.standing[cell] = said[-1]", "decisions"),
+    _mutant("an undo takes nothing back", "panorama/decisions.py", "self._of_cell[cell].remove(undone)", "pass", "decisions"),
+    _mutant("formulas go into the change log as they are", "panorama/decisions.py",
+            """return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\\t", "\\r")) else cell""", "return cell", "reviews"),
+    _mutant("a file is written in place", "panorama/files.py",
+            "    temporary = path.with_name", "    path.write_bytes(data)\n    return\n    temporary = path.with_name", "files"),
+    _mutant("pandas writes the corrected CSV", "panorama/labels.py", "    return replace_cells(sheet.table, _edits(sheet, corrections))",
+            "    import io, pandas\n    table = pandas.read_csv(io.BytesIO(replace_cells(sheet.table, _edits(sheet, corrections))), sep=sheet.table.separator)\n"
+            "    return table.to_csv(index=False, sep=sheet.table.separator).encode()", "labels"),
+    _mutant("line numbers begin at nought", "panorama/labels.py", "(int(table.lines[record]), table.record_text(record)",
+            "(int(table.lines[record]) - 1, table.record_text(record)", "labels"),
+    _mutant("a picture is not turned upright", "panorama/images.py", "return ImageOps.exif_transpose(image)", "return image", "images"),
+    _mutant("16 bits are cut to 8", "panorama/images.py", "return _from_16_bit(image, twelve_bits_possible)", 'return image.convert("RGB")', "images"),
+    _mutant("transparency is black", "panorama/images.py", "(255, 255, 255, 255)", "(0, 0, 0, 255)", "images"),
+    _mutant("a zip is unpacked by extractall", "panorama/archives.py", "            entries = _checked(archive.infolist(), name)",
+            "            archive.extractall(folder)\n            entries = _checked(archive.infolist(), name)", "archives"),
+    _mutant("only dots at the front of a path are looked for", "panorama/archives.py", '".." in path.parts', 'raw.startswith("..")', "archives"),
+    _mutant("near-duplicates fall on both sides", "panorama/datasets.py",
+            "part = stratify(data.targets, (1 - test_share, test_share), seed=seed, groups=data.groups)",
+            "part = stratify(data.targets, (1 - test_share, test_share), seed=seed)", "datasets"),
+    _mutant("decisions belong to any CSV", "panorama/datasets.py", 'return hashlib.sha256("\\n".join(digests).encode()).hexdigest()',
+            'return hashlib.sha256(str(len(digests)).encode()).hexdigest()', "datasets", "reviews"),
+    _mutant("a fold learns from what it judges", "panorama/crossval.py", "np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)",
+            "np.flatnonzero(fold_of == fold), np.arange(n_images)", "crossval"),
+    _mutant("a fold learns from near-duplicates of what it judges", "panorama/crossval.py", "seed=seed * 1000 + repeat, groups=groups)",
+            "seed=seed * 1000 + repeat)", "crossval"),
+    _mutant("random numbers are those of whoever came before", "panorama/training.py",
+            "torch.manual_seed(_seed(config.seed, phase.name, epoch) + team.rank)", "pass",
+            "worker.py::test_a_run_killed_in_each_phase_ends_as_if_never_interrupted"),
+    _mutant("the early-stop counter is carried into fine tuning", "panorama/training.py",
+            'state.phase, state.epoch, state.without_improvement = "fine tuning", 0, 0', 'state.phase, state.epoch = "fine tuning", 0', "training"),
+    _mutant("a resumed optimizer has forgotten", "panorama/checkpoint.py", "state.optimizer_state = dict(optimizer) or None",
+            "state.optimizer_state = None", "checkpoint", "training"),
+    _mutant("BatchNorm drifts while the extractor is frozen", "panorama/model.py", "    model.head.train()\n", "    model.train()\n", "model", "training"),
+    _mutant("changed weights are loaded", "panorama/checkpoint.py", "if found != card.sha256:", "if False:", "checkpoint"),
+    _mutant("a damaged checkpoint is loaded", "panorama/checkpoint.py", 'if metadata.get("digest") != _digest(tensors):', "if False:", "checkpoint"),
+    _mutant("labels come in another order", "panorama/prediction.py", "self.labels, self.threshold, self.sha256 = card.labels,",
+            "self.labels, self.threshold, self.sha256 = tuple(sorted(card.labels)),", "prediction"),
+    _mutant("names are Markdown", "panorama/ui/__init__.py", '''return "".join("\\\\" + character if character in''',
+            '''return "".join(character if character in''', "pages"),
+    _mutant("any address will do", "panorama/serving.py", "return ipaddress.ip_address(str(address)).is_loopback", "return True", "serving"),
+)  # fmt: skip
+
+
+def apply(mutant: Mutant, root: Path) -> str:
+    """Plants the bug under `root` and returns the file's text as it was. Raises SystemExit when the text is not there exactly once."""
+    path = root / mutant.file
+    before = after = path.read_text("utf-8")
+    for old, new in mutant.edits:
+        if after.count(old) != 1:
+            raise SystemExit(
+                f"{mutant.name}: {mutant.file} has {after.count(old)} places like {old!r}; expected one. Mend tools/mutants.py."
+            )
+        after = after.replace(old, new)
+    compile(after, mutant.file, "exec")
+    path.write_text(after, "utf-8")
+    return before
+
+
+def run_tests(root: Path, tests: tuple[str, ...]) -> int:
+    """pytest's exit status; 1 when a test failed, or ran for too long."""
+    slow = (
+        ["-m", "slow or not slow"] if any("::" in test for test in tests) else []
+    )  # a test that is named is wanted, however slow
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *slow, *tests]
+    environment = os.environ | {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(root / ".hypothesis"),
+    }
+    try:
+        return subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, timeout=_TOO_LONG_SECONDS, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="NAME")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    if options.list or not chosen:
+        print("\n".join(mutant.name for mutant in MUTANTS))
+        return 0 if options.list else 2
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "copy"
+        for name in filter(None, listed.stdout.decode().split("\0")):
+            if (ROOT / name).is_file():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, root / name)
+        files = sorted({test for mutant in chosen for test in mutant.tests})
+        for part in ([test for test in files if "::" not in test], [test for test in files if "::" in test]):
+            if part and run_tests(root, tuple(part)) != 0:
+                print(f"The tests fail without any bug: {', '.join(part)}. Mend that first.")
+                return 1
+        missed = []
+        for mutant in chosen:
+            started = time.perf_counter()
+            before = apply(mutant, root)
+            status = run_tests(root, mutant.tests)
+            (root / mutant.file).write_text(before, "utf-8")
+            if status != 1:
+                missed.append(mutant.name)
+            print(f"{'caught' if status == 1 else 'MISSED':8}{time.perf_counter() - started:5.0f} s  {mutant.name}", flush=True)
+    print(f"{len(chosen)} tried, {len(chosen) - len(missed)} caught, {len(missed)} missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
