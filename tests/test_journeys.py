@@ -42,7 +42,7 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         page.get_by_text("All numbers").click()
         set_number(page, "Fine tuning: most epochs", 6)
         set_number(page, "Fine tuning: patience (epochs)", 6)
-        page.get_by_role("combobox", name="A fold is judged by").click()
+        page.get_by_role("combobox", name="A part is judged by").click()
         page.get_by_role("option", name="heads").click()
         settled(page)
         page.get_by_role("button", name="Start training").click()
@@ -155,3 +155,17 @@ def test_a_first_deep_link_on_a_fresh_server_shows_the_page_in_the_navigation(ch
             "Report",
         ]
         no_traceback(page)
+
+
+def test_drawing_says_how_long_it_takes_can_be_stopped_and_leaves_nothing(chromium: str, home: Path) -> None:
+    with server(home) as (address, _), browser(chromium) as opened:
+        page = opened.new_page()
+        page.goto(address)
+        page.get_by_role("button", name="Draw the demo and start").click()
+        expect(page.get_by_text("left", exact=False).filter(has_text="Drawing pictures")).to_be_visible(timeout=60_000)
+        page.get_by_test_id("stMain").get_by_role("button", name="Stop").click()
+        expect(page.get_by_text("Drawing pictures")).to_have_count(0, timeout=60_000)
+        settled(page)
+        no_traceback(page)
+        assert not (home / "demo").exists()
+        assert not (home / "dataset.json").exists()
