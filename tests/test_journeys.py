@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import browser, no_traceback, server, settled
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from panorama import runs
 
