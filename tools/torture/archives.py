@@ -112,7 +112,7 @@ CASES: dict[str, Case] = {
     "a pipe": Case(lambda: zipped((special("1.jpg", stat.S_IFIFO), b""))),
     "a socket": Case(lambda: zipped((special("1.csv", stat.S_IFSOCK), b""))),
     "a bomb of 1,000 to 1": Case(lambda: zipped(("1.csv", bytes(100_000_000)), method=zipfile.ZIP_DEFLATED)),
-    "a bomb of 190 to 1, which is read": Case(lambda: zipped(("1.csv", (b"\0" * 30_000 + os.urandom(130)) * 1500), method=zipfile.ZIP_DEFLATED), 2, False),
+    "nearly a bomb, which is read": Case(lambda: zipped(("1.csv", b"".join(bytes(20_000) + os.urandom(90) for _ in range(2000))), method=zipfile.ZIP_DEFLATED), 2, False),
     "10 GB declared": Case(lambda: by_hand([b"1.csv"], b"a,b\n", declared=10 * 2**30)),
     "10 bytes declared, 100 MB inside": Case(lambda: by_hand([b"1.csv"], bytes(100_000_000), declared=10)),
     "100 GB declared in stored entries": Case(lambda: by_hand([b"%d.csv" % n for n in range(30)], b"a,b\n" * 100, declared=0xFFFFFFF0, method=0)),
