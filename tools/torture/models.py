@@ -249,7 +249,7 @@ def planted(quick: bool, load_all_with: Load | None = None) -> Outcome:
         run_folder = small_world(home)
         bombs = payloads(marker)
         if quick:
-            bombs = {name: bombs[name] for name in ("pickle", "torch.save")}
+            bombs = {"pickle": bombs["pickle"]}
         for place, (path, load) in loaders(run_folder).items():
             for kind, data in bombs.items():
                 file = home / path
@@ -361,6 +361,6 @@ CHECKS = (
     ),
     Check(
         "models-tampered", "weights and cards that were changed: refused, naming expected and found",
-        tampered, lambda quick: tampered(True, trusting, 12), "weights and card read as they come", 400, 60,
+        tampered, lambda quick: tampered(True, trusting, 4), "weights and card read as they come", 400, 60,
     ),
 )  # fmt: skip
