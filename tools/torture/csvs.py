@@ -156,8 +156,8 @@ def broken_promises(written: Written, seed: int, export: Export) -> str | None:
 
 
 def generated(quick: bool, export: Export = corrected, count: int = 0) -> Outcome:
-    """5,000 tables (quick: 250)."""
-    count = count or (250 if quick else 5000)
+    """5,000 tables (quick: 150)."""
+    count = count or (150 if quick else 5000)
     wrong, refused, most = [], 0, 0
     for seed in range(count):
         written = any_table(seed)
@@ -182,6 +182,6 @@ CHECKS = (
     ),
     Check(
         "csvs-generated", "tables from seeds: nothing decided, some decided, imported again, undone",
-        generated, lambda quick: generated(quick, through_pandas, 20), "an export through pandas", 600, 30,
+        generated, lambda quick: generated(quick, through_pandas, 12), "an export through pandas", 600, 30,
     ),
 )  # fmt: skip

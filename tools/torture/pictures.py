@@ -311,7 +311,7 @@ RUNAWAY: dict[str, Make] = {
     ),
     "a file of 600 MB": lambda: JPEG + bytes(600 * 2**20),
 }  # fmt: skip
-QUICK_RUNAWAY = 4
+QUICK_RUNAWAY = 3
 
 
 def runaway(quick: bool, opener: str = "panorama", kinds: tuple[str, ...] = ()) -> Outcome:
