@@ -19,7 +19,7 @@ home = runs.workspace()
 found = current(home)
 
 left, right = st.columns(2)
-with left.container(border=True):
+with left.container(border=True, height="stretch"):
     st.subheader("Try it on the demo")
     st.write(
         "400 landscapes that panorama draws, with label errors planted on purpose. One click draws them and trains both phases, in about "
@@ -39,7 +39,7 @@ with left.container(border=True):
             st.stop()
         if running.begin(source, demo_config()) is not None:
             ui.go("train")
-with right.container(border=True):
+with right.container(border=True, height="stretch"):
     st.subheader("Use your own pictures")
     st.write(
         "A folder with pictures and a CSV that says which labels each one carries, or a zip of it. It is only read, never changed."
