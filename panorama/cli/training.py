@@ -12,6 +12,7 @@ from panorama.config import NAMED_WEIGHTS, TrainConfig, demo_config, seed_recipe
 from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 from panorama.runs import Run
+from panorama.workspace import remember
 
 if TYPE_CHECKING:
     from panorama.processes import Team
@@ -171,6 +172,7 @@ def demo(options: argparse.Namespace) -> int:
     with Bar("Drawing pictures", "images") as bar:
         data_folder = draw_demo(folder, n_images=options.images, seed=options.seed, on_progress=bar.set)
     source = finding.with_layouts(finding.find_source(data_folder))
+    remember(home, source, is_demo=True)  # so that the app goes on from here
     with Bar("Reading pictures", "images") as bar:
         data = datasets.load(source, home, on_progress=bar.set)
     run = runs.create(data, demo_config(options.seed), home)
