@@ -116,7 +116,7 @@ if run.has("metrics.json"):
     told = planted.score(run)
     if told is not None:
         st.write(f"panorama drew these pictures, so here it knows the truth: {told.in_words()}")
-    left, middle, right = st.columns(3)
+    left, middle, right = st.columns([1.5, 1, 1])
     with left:
         ui.page_link("sanity_check", "Next: see what it gets wrong →")
     with middle:
