@@ -51,7 +51,8 @@ def save_model(folder: Path, weights: dict[str, Tensor], card: ModelCard) -> Non
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     told = {name: value for name, value in asdict(card).items() if name != "sha256"}
-    data = save(tensors, metadata={"card": json.dumps(told), "digest": _digest(tensors)})
+    about = json.dumps({"card": told, "digest": _digest(tensors)})  # one value: safetensors writes several in any order
+    data = save(tensors, metadata={"about": about})
     write_atomically(folder / MODEL, data)
     values = {**told, "sha256": hashlib.sha256(data).hexdigest()}
     write_atomically(folder / CARD, json.dumps(values, indent=2).encode())
@@ -92,7 +93,7 @@ def load_model(folder: Path) -> tuple[Classifier, ModelCard]:
             f"{path}: changed or damaged: expected sha256 {card.sha256[:12]}..., found {found[:12]}.... Train again or restore both files."
         )
     weights, metadata = _read(path)
-    _check_card(folder / CARD, card, metadata)
+    _check_card(folder / CARD, card, _about(path, metadata).get("card"))
     model = build(card.backbone, len(card.labels), seed=0)
     _check_shapes(path, weights, model)
     model.load_state_dict(weights)
@@ -108,7 +109,7 @@ def best_weights(folder: Path) -> dict[str, Tensor]:
     """
     path = folder / MODEL
     tensors, metadata = _read(path)
-    found, expected = _digest(tensors), metadata.get("digest")
+    found, expected = _digest(tensors), _about(path, metadata).get("digest")
     if expected is not None and found != expected:  # files of earlier versions have none
         raise CheckpointError(
             f"{path}: changed or damaged: expected digest {expected[:12]}..., found {found[:12]}.... Start a new run."
@@ -190,16 +191,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
 
 
-def _check_card(path: Path, card: ModelCard, metadata: dict[str, str]) -> None:
-    """Refuses a card that is not the one the weights were saved with; files of earlier versions say nothing of it."""
-    if "card" not in metadata:
-        return
+def _about(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """What the weights say of themselves: card and digest; nothing in files of earlier versions."""
     try:
-        saved: dict[str, Any] = dict(json.loads(metadata["card"]))
+        return dict(json.loads(metadata.get("about", "{}")))
     except (ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path.with_name(MODEL)}: damaged ({error}). Train again, or restore the file from a copy."
-        ) from error
+        raise CheckpointError(f"{path}: damaged ({error}). Train again, or restore the file from a copy.") from error
+
+
+def _check_card(path: Path, card: ModelCard, saved: dict[str, Any] | None) -> None:
+    """Refuses a card that is not the one the weights were saved with; files of earlier versions say nothing of it."""
+    if saved is None:
+        return
     found = json.loads(json.dumps(asdict(card)))
     for name in sorted(saved.keys() | found.keys() - {"sha256"}):
         if saved.get(name) != found.get(name):

@@ -60,6 +60,14 @@ def test_a_card_that_was_changed_is_refused_naming_expected_and_found(saved: Pat
         load_model(saved)
 
 
+def test_the_same_model_is_saved_as_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    """safetensors writes several values of its metadata in any order; a resumed run must end with the same file."""
+    first = (saved / "model.safetensors").read_bytes()
+    for _ in range(6):
+        save_model(tmp_path, build("mobilenet_v2", 2, seed=3).state_dict(), CARD)
+        assert (tmp_path / "model.safetensors").read_bytes() == first
+
+
 def test_a_model_of_an_earlier_version_is_still_read(saved: Path) -> None:
     save_file(load_file(saved / "model.safetensors"), saved / "model.safetensors")  # without what it says of itself
     values = json.loads((saved / "model.json").read_text())
