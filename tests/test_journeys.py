@@ -9,7 +9,7 @@ import pytest
 from browser import browser, no_traceback, server, settled
 from playwright.sync_api import expect
 
-from panorama import runs
+from panorama import planted, runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -44,6 +44,11 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         assert f"run={run.id}" in page.url
         expect(page.get_by_text("Complete. Every image has predictions")).to_be_visible(timeout=240_000)
         expect(page.get_by_text("planted label errors stand among the first")).to_be_visible()
+        score = planted.score(run)
+        assert score is not None
+        assert score.n_found >= 0.8 * score.n_planted, score
+        assert score.map_truth is not None
+        assert score.map_truth >= 0.95, score
         no_traceback(page)
         page.goto(f"{address}/dataset")
         expect(page.locator(".pn-card").first).to_be_attached(timeout=60_000)
