@@ -94,10 +94,10 @@ class ReviewStore:
         self.path = Path(path)
         self._now = now
         self._lock = threading.Lock()
+        self._is_refused = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # autocommit: transactions are only those of _transaction
-            self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db = self._connect()
         except (OSError, sqlite3.Error) as error:
             raise PanoramaError(f"The decisions in {self.path} cannot be opened: {_reason(error)}") from error
         try:
@@ -109,6 +109,22 @@ class ReviewStore:
         except PanoramaError:
             self._db.close()
             raise
+
+    def _connect(self) -> sqlite3.Connection:
+        # autocommit: transactions are only those of _transaction
+        return sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+    def _connect_again(self) -> None:
+        """A connection to a file that could not be written stays so when it can be: the next decision gets one of its own."""
+        old, self._db = self._db, self._connect()
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            self._db = old
+            raise
+        old.close()
+        self._is_refused = False
 
     def _prepare(self) -> None:
         if self._pragma("user_version") == 0 and not self._is_ours():
@@ -179,9 +195,12 @@ class ReviewStore:
             if self._is_replaced():
                 raise PanoramaError(f"The decision was NOT saved in {self.path}: {_REPLACED}")
             try:
+                if self._is_refused:
+                    self._connect_again()
                 with self._transaction():
                     yield
             except sqlite3.Error as error:
+                self._is_refused = _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
                 raise PanoramaError(f"The decision was NOT saved in {self.path}: {_reason(error)}") from error
 
     def record(
@@ -357,9 +376,13 @@ def _decision(row: Sequence[object]) -> Decision:
     return Decision(*values, bool(blind), bool(control))  # type: ignore[call-arg,arg-type]
 
 
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 for another error."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 def _reason(error: Exception) -> str:
     """What went wrong and what to do, in one or two sentences."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     known = {
         sqlite3.SQLITE_FULL: "the disk is full. Free some room and decide again.",
         sqlite3.SQLITE_READONLY: "the file or its folder is read-only. Allow writing there and decide again.",
@@ -370,4 +393,4 @@ def _reason(error: Exception) -> str:
         sqlite3.SQLITE_CORRUPT: "the file is damaged. Put a backup in its place.",
         sqlite3.SQLITE_IOERR: "the disk reports an error. Check the disk, then decide again.",
     }
-    return known.get(code) or f"{getattr(error, 'strerror', None) or error}."
+    return known.get(_code(error)) or f"{getattr(error, 'strerror', None) or error}."

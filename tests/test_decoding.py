@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,21 @@ def test_a_decoder_that_wants_too_much_memory_is_refused_it(monkeypatch: pytest.
     monkeypatch.setattr(sys, "executable", str(small))
     with pytest.raises(PictureError, match=r"^wide\.png: not enough memory to decode it; make it smaller\."):
         open_rgb(encoded(Image.new("LA", (9000, 9000)), "PNG"), "wide.png")
+
+
+@pytest.mark.usefixtures("nothing_is_ordinary")
+@pytest.mark.skipif(sys.platform == "win32", reason="the system sets no limit of processor time for a process")
+def test_a_decoder_that_computes_without_end_is_ended_by_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Long before the clock on the wall, which is for decoders that wait."""
+    busy = tmp_path / "python"
+    script = (
+        "import sys, itertools, collections; from panorama import decoding, images; decoding.PROCESSOR_SECONDS = 1; "
+        "images.open_here = lambda *_, **__: collections.deque(itertools.count(), maxlen=0); sys.argv = sys.argv[2:]; decoding.main()"
+    )
+    busy.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{script}" "$@"\n')
+    busy.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(busy))
+    started = time.perf_counter()
+    with pytest.raises(PictureError, match=r"^beach\.jpg: it takes longer than 9 seconds to decode"):
+        open_rgb(KINDS["JPEG"], "beach.jpg")
+    assert time.perf_counter() - started < decoding._WALL_SECONDS

@@ -220,6 +220,19 @@ def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:
     assert "1 cell on which reviewers disagree" not in words(app)
 
 
+def test_a_conflict_that_is_looked_at_blind_does_not_say_what_the_csv_says(finished: Run, home: Path) -> None:
+    store, queue = ReviewStore(home / "reviews.sqlite"), open_queue(finished)
+    cell = (*queue.name(0), int(queue.given[0]))
+    store.apply(finished.fingerprint, [Answer(*cell, "keep", "ada"), Answer(*cell, "change", "bob")])
+    for blind in (False, True):
+        app = open_page("review")
+        app.toggle(key="blind").set_value(blind).run()
+        app.segmented_control(key="mode").set_value("people").run()
+        sound(app)
+        assert "1 cell on which reviewers disagree" in words(app)
+        assert ("The CSV says" in words(app)) != blind
+
+
 def test_a_settled_conflict_stays_in_its_place_and_can_be_taken_back_there_and_later(finished: Run, home: Path) -> None:
     store, queue = ReviewStore(home / "reviews.sqlite"), open_queue(finished)
     cells = [(*queue.name(cell), int(queue.given[cell])) for cell in range(12)]

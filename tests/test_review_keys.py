@@ -192,6 +192,11 @@ def test_blind_hides_what_would_lead_until_the_answer_is_given(opened: Browser, 
         page.wait_for_function(shown_picture(), timeout=20_000)
         shown = page.evaluate(f"{ROOT_SCRIPT}.querySelector('.review').textContent")
         assert not any(word in shown for word in ("changes the CSV", "doubt", "out of fold", "near-duplicate", "0."))
+        aloud = page.evaluate(
+            f"[...{ROOT_SCRIPT}.querySelectorAll('[aria-live], [role=status]')].map((one) => one.textContent).join(' ')"
+        )
+        assert "in this picture?" in aloud
+        assert "The CSV says" not in aloud, "what is only read aloud would lead too"
         page.keyboard.press("y")
         said = page.evaluate(f"{ROOT_SCRIPT}.querySelector('.last').textContent")
         assert "yes" in said

@@ -16,7 +16,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 CORPUS = SHARED / "corpus"
-MODULES = ("pictures", "csvs", "archives", "models", "degenerate", "strings")
+MODULES = (
+    "pictures",
+    "csvs",
+    "archives",
+    "models",
+    "degenerate",
+    "strings",
+    "decisions",
+    "training",
+    "server",
+    "mutants",
+    "soak",
+)
 
 
 @dataclass(frozen=True)
