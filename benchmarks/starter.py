@@ -1,6 +1,6 @@
 """What the starter weights are worth: frozen, and after both phases, beside random weights and ImageNet's, on the same budget.
 
-    python benchmarks/starter.py DATA [--imagenet PATH] [--starts starter none imagenet] [--recipe fast|seed] [--seeds 1]
+    python benchmarks/starter.py DATA [--imagenet PATH] [--starts starter none imagenet] [--recipe fast|seed] [--seeds 1] [--first-seed 0]
 
 Same split, same config but for the weights. "frozen" is the out-of-fold mAP of kernel heads on features of the whole picture, over all
 images of DATA; "test" the mAP on the test split after both phases, of the epoch with the lowest validation loss.
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", choices=["starter", "none", "imagenet"], default=["starter", "none", "imagenet"])
     parser.add_argument("--recipe", choices=["fast", "seed"], default="fast")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
     options = parser.parse_args()
     hardware.keep_memory()
     recipe = TrainConfig() if options.recipe == "fast" else seed_recipe()
@@ -85,7 +86,7 @@ def main() -> None:
         pixels = Pixels(data.paths, data.images, side, contents=contents, cache=cache)
         pixels.read()
         print(f"{'':<10}{'recipe':<8}{'seed':>5}{'frozen':>9}{'test':>8}{'training s':>12}", flush=True)
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             for start in options.starts:
                 weights = options.imagenet if start == "imagenet" else start
                 config = dataclasses.replace(recipe, weights=weights, seed=seed)

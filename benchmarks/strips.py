@@ -8,11 +8,14 @@ windows has its centre on the label's side; a case when each of its labels is. F
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from panorama.prediction import Predictor, Strip
 from panorama.scenery import draw_scene

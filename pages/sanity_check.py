@@ -21,7 +21,7 @@ except PanoramaError as error:
     ui.show_error(error)
     st.stop()
 
-controls = st.columns([1.4, 1, 1.6, 1])
+controls = st.columns([1.9, 1, 1.6, 0.9])
 options = ["before training", "after training"] if after else ["before training"]
 when = controls[0].segmented_control("Predictions", options, default=options[-1], required=True, key=f"when-{len(options)}")
 label = controls[1].selectbox("Label", ["all labels", *labels], key="label")

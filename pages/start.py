@@ -3,7 +3,9 @@
 import streamlit as st
 
 from panorama import runs, ui
+from panorama.config import demo_config
 from panorama.errors import PanoramaError
+from panorama.ui import running
 from panorama.workspace import current, remember
 
 ui.ensure_entrypoint()
@@ -17,25 +19,27 @@ home = runs.workspace()
 found = current(home)
 
 left, right = st.columns(2)
-with left.container(border=True):
+with left.container(border=True, height="stretch"):
     st.subheader("Try it on the demo")
     st.write(
-        "400 landscapes drawn by panorama, with label errors planted on purpose. Nothing is downloaded; "
-        "drawing takes about half a minute and training a minute or two."
+        "400 landscapes that panorama draws, with label errors planted on purpose. One click draws them and trains both phases, in about "
+        "two minutes, and nothing is downloaded."
     )
-    if st.button("Draw the demo and start", type="primary", key="demo"):
+    if st.button("Draw the demo and train", type="primary", key="demo"):
         from panorama.demo import draw_demo
         from panorama.finding import find_source, with_layouts
 
         try:
             with ui.progress_bar("Drawing pictures") as advanced:
                 folder = draw_demo(home / "demo", on_progress=advanced)
-            remember(home, with_layouts(find_source(folder)), is_demo=True)
+            source = with_layouts(find_source(folder))
+            remember(home, source, is_demo=True)
         except PanoramaError as error:
             ui.show_error(error)
             st.stop()
-        ui.go("dataset")
-with right.container(border=True):
+        if running.begin(source, demo_config()) is not None:
+            ui.go("train")
+with right.container(border=True, height="stretch"):
     st.subheader("Use your own pictures")
     st.write(
         "A folder with pictures and a CSV that says which labels each one carries, or a zip of it. It is only read, never changed."

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from panorama import cache, charts, launch, runs, ui
+from panorama import cache, charts, launch, planted, runs, ui
 from panorama.config import TrainConfig, demo_config, seed_recipe
 from panorama.errors import PanoramaError
 from panorama.runs import Run
@@ -29,23 +29,6 @@ if found is None and not listed:
 RECIPES = {"fast": TrainConfig, "seed": seed_recipe}
 
 
-def begin(config: TrainConfig) -> None:
-    """Creates the run folder and starts its worker."""
-    assert found is not None
-    waiting = any(other.state() in running.WORKING for other in runs.list_runs(home)[:3])
-    if runs.running(home) is not None or waiting:
-        st.error("A training is already running in this workspace. Wait for it, or stop it first.")
-        return
-    try:
-        run = runs.create(ui.data_set(found.source), config, home)
-        launch.start(run)
-    except PanoramaError as error:
-        ui.show_error(error)
-        return
-    st.query_params["run"] = run.id
-    st.rerun()
-
-
 if found is not None:
     with st.expander("Start a training", expanded=not listed):
         st.write(f"On {ui.text(found.source.name)}.")
@@ -66,7 +49,10 @@ if found is not None:
         except PanoramaError as error:
             ui.show_error(error)
         if chosen is not None and st.button("Start training", type="primary", key="start"):
-            begin(chosen)
+            begun = running.begin(found.source, chosen)
+            if begun is not None:
+                st.query_params["run"] = begun.id
+                st.rerun()
 
 listed = runs.list_runs(home)
 if not listed:
@@ -127,7 +113,10 @@ st.fragment(panel, run_every=1.0 if alive else None)(run)
 
 if run.has("metrics.json"):
     st.success("Complete. Every image has predictions, and the suspects are ranked.")
-    left, middle, right = st.columns(3)
+    told = planted.score(run)
+    if told is not None:
+        st.write(f"panorama drew these pictures, so here it knows the truth: {told.in_words()}")
+    left, middle, right = st.columns([1.5, 1, 1])
     with left:
         ui.page_link("sanity_check", "Next: see what it gets wrong →")
     with middle:

@@ -11,6 +11,12 @@ The map, from the ground up (a module imports only what stands above it; tests/t
 The names below are the ones meant for other programs; importing them does not import torch.
 """
 
+import os
+
+# PyTorch's threads wait for each other by spinning, and where other programs want the cores too, all of them spin for the one that was put aside. A shorter spin
+# costs nothing on a quiet machine (docs/speed.md). GNU's OpenMP reads it when torch is imported, so it is set here.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 from panorama.config import TrainConfig
 from panorama.datasets import DataSet, corrected_csvs, load, write_corrected
 from panorama.decisions import Decision

@@ -212,7 +212,9 @@ def probability_bars(
     x = alt.X(
         "probability:Q",
         title="probability",
-        scale=alt.Scale(domain=[0, 1.12]),
+        scale=alt.Scale(
+            domain=[0, 1.22]
+        ),  # room for the numbers, in a column of their own: beside the bars, the thresholds run through them
         axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f"),
     )
     colour = alt.Color(
@@ -221,7 +223,7 @@ def probability_bars(
     tooltip = ["label:N", alt.Tooltip("probability:Q", format=".3f"), "predicted:N"]
     layers = [
         alt.Chart(table).mark_bar(height={"band": 0.65}).encode(y=y, x=x, color=colour, tooltip=tooltip),
-        alt.Chart(table).mark_text(align="left", dx=4, color="gray").encode(y=y, x=x, text="text:N"),
+        alt.Chart(table).mark_text(align="left", color="gray").encode(y=y, x=alt.datum(1.03), text="text:N"),
     ]
     if thresholds is not None:
         lines = pd.DataFrame({"label": list(labels), "probability": list(thresholds)})

@@ -6,7 +6,7 @@ sees the old file or the new one. A file that was changed or damaged is refused,
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,16 @@ class ModelCard:
 
 
 def save_model(folder: Path, weights: dict[str, Tensor], card: ModelCard) -> None:
-    """Writes model.safetensors, then model.json with its hash."""
-    data = save({name: value.detach().cpu().contiguous() for name, value in weights.items()})
+    """Writes model.safetensors, then model.json with its hash.
+
+    The weights carry the card too, without the hash: labels in another order would fit them as well.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    told = {name: value for name, value in asdict(card).items() if name != "sha256"}
+    about = json.dumps({"card": told, "digest": _digest(tensors)})  # one value: safetensors writes several in any order
+    data = save(tensors, metadata={"about": about})
     write_atomically(folder / MODEL, data)
-    values = {**asdict(card), "sha256": hashlib.sha256(data).hexdigest()}
+    values = {**told, "sha256": hashlib.sha256(data).hexdigest()}
     write_atomically(folder / CARD, json.dumps(values, indent=2).encode())
 
 
@@ -58,6 +64,10 @@ def read_card(folder: Path) -> ModelCard:
     try:
         values = json.loads(path.read_text())
         card = ModelCard(**{**values, "labels": tuple(values["labels"])})
+        if missing := [field.name for field in fields(ModelCard) if field.name not in values]:
+            raise ValueError(f"there is no {missing[0]}")
+        if not isinstance(card.sha256, str):
+            raise TypeError(f"expected sha256 in hexadecimal, found {card.sha256!r}")
     except FileNotFoundError:
         raise CheckpointError(f"{path}: not there; this run has not kept a model yet. Let it train at least one epoch.") from None
     except (ValueError, TypeError, KeyError) as error:
@@ -82,8 +92,9 @@ def load_model(folder: Path) -> tuple[Classifier, ModelCard]:
         raise CheckpointError(
             f"{path}: changed or damaged: expected sha256 {card.sha256[:12]}..., found {found[:12]}.... Train again or restore both files."
         )
+    weights, metadata = _read(path)
+    _check_card(folder / CARD, card, _about(path, metadata).get("card"))
     model = build(card.backbone, len(card.labels), seed=0)
-    weights, _ = _read(path)
     _check_shapes(path, weights, model)
     model.load_state_dict(weights)
     model.to(memory_format=torch.channels_last)
@@ -92,8 +103,18 @@ def load_model(folder: Path) -> tuple[Classifier, ModelCard]:
 
 
 def best_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of model.safetensors, for a run that resumes."""
-    return _read(folder / MODEL)[0]
+    """The tensors of model.safetensors, for a run that resumes. Raises CheckpointError.
+
+    Checked by the file's own digest, not by model.json, which a kill may have left a step behind.
+    """
+    path = folder / MODEL
+    tensors, metadata = _read(path)
+    found, expected = _digest(tensors), _about(path, metadata).get("digest")
+    if expected is not None and found != expected:  # files of earlier versions have none
+        raise CheckpointError(
+            f"{path}: changed or damaged: expected digest {expected[:12]}..., found {found[:12]}.... Start a new run."
+        )
+    return tensors
 
 
 def save_checkpoint(folder: Path, model: Classifier, state: TrainingState) -> None:
@@ -135,8 +156,9 @@ def load_checkpoint(folder: Path, model: Classifier) -> tuple[TrainingState, str
 
 def _load_checkpoint(path: Path, model: Classifier) -> TrainingState:
     tensors, metadata = _read(path)
-    if metadata.get("digest") != _digest(tensors):
-        raise CheckpointError(f"{path}: changed or damaged.")
+    expected, found = metadata.get("digest", "none"), _digest(tensors)
+    if found != expected:
+        raise CheckpointError(f"{path}: changed or damaged: expected digest {expected[:12]}..., found {found[:12]}....")
     values = json.loads(metadata["state"])
     if values.get("preprocessing") != preprocessing.VERSION:
         raise CheckpointError(f"{path}: made by another version of panorama, which prepared pictures in another way.")
@@ -167,6 +189,27 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: stream.get_tensor(name) for name in stream.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+
+
+def _about(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """What the weights say of themselves: card and digest; nothing in files of earlier versions."""
+    try:
+        return dict(json.loads(metadata.get("about", "{}")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}). Train again, or restore the file from a copy.") from error
+
+
+def _check_card(path: Path, card: ModelCard, saved: dict[str, Any] | None) -> None:
+    """Refuses a card that is not the one the weights were saved with; files of earlier versions say nothing of it."""
+    if saved is None:
+        return
+    found = json.loads(json.dumps(asdict(card)))
+    for name in sorted(saved.keys() | found.keys() - {"sha256"}):
+        if saved.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{path}: changed since the weights were saved: expected {name} {json.dumps(saved.get(name), ensure_ascii=False)}, "
+                f"found {json.dumps(found.get(name), ensure_ascii=False)}. Restore the file from a copy, or train again."
+            )
 
 
 def _check_shapes(path: Path, weights: dict[str, Tensor], model: Classifier) -> None:

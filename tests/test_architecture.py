@@ -54,6 +54,7 @@ STORAGE = {
     "cards",
     "effect",
     "report",
+    "planted",
     "report_html",
     "workspace",
 }

@@ -1,5 +1,6 @@
 """Models and checkpoints on disk: what comes back is what was saved, and what was tampered with is refused."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from panorama.checkpoint import CheckpointError, ModelCard, load_checkpoint, load_model, save_checkpoint, save_model
+from panorama.checkpoint import CheckpointError, ModelCard, best_weights, load_checkpoint, load_model, save_checkpoint, save_model
 from panorama.model import build
 from panorama.training import TrainingState
 
@@ -40,8 +41,49 @@ def test_a_tampered_weights_file_is_refused_naming_expected_and_found(saved: Pat
 def test_labels_that_do_not_fit_the_weights_are_refused(saved: Path) -> None:
     values = json.loads((saved / "model.json").read_text())
     (saved / "model.json").write_text(json.dumps({**values, "labels": ["sea", "trees", "sunset"]}))
-    with pytest.raises(CheckpointError, match=r"expected shape \(3.*found \(2"):
+    with pytest.raises(CheckpointError, match=r"changed since the weights were saved: expected labels .* found"):
         load_model(saved)
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("labels", ["trees", "sea"], r'expected labels \["sea", "trees"\], found \["trees", "sea"\]'),
+    ("image_size", 96, "expected image_size 64, found 96"),
+    ("threshold", 0.1, "expected threshold 0.5, found 0.1"),
+    ("backbone", "mobilenet_v3_small", 'expected backbone "mobilenet_v2", found "mobilenet_v3_small"'),
+    ("weights", "imagenet", 'expected weights "random", found "imagenet"'),
+])  # fmt: skip
+def test_a_card_that_was_changed_is_refused_naming_expected_and_found(saved: Path, name: str, value: object, words: str) -> None:
+    """Labels in another order fit the weights as well: every prediction would carry a wrong name."""
+    values = json.loads((saved / "model.json").read_text())
+    (saved / "model.json").write_text(json.dumps({**values, name: value}))
+    with pytest.raises(CheckpointError, match=rf"model\.json: changed since the weights were saved: {words}"):
+        load_model(saved)
+
+
+def test_the_same_model_is_saved_as_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    """safetensors writes several values of its metadata in any order; a resumed run must end with the same file."""
+    first = (saved / "model.safetensors").read_bytes()
+    for _ in range(6):
+        save_model(tmp_path, build("mobilenet_v2", 2, seed=3).state_dict(), CARD)
+        assert (tmp_path / "model.safetensors").read_bytes() == first
+
+
+def test_a_model_of_an_earlier_version_is_still_read(saved: Path) -> None:
+    save_file(load_file(saved / "model.safetensors"), saved / "model.safetensors")  # without what it says of itself
+    values = json.loads((saved / "model.json").read_text())
+    digest = hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
+    (saved / "model.json").write_text(json.dumps({**values, "sha256": digest}))
+    assert load_model(saved)[1].labels == ("sea", "trees")
+    assert best_weights(saved)
+
+
+def test_a_run_does_not_resume_from_weights_that_were_changed(saved: Path) -> None:
+    assert best_weights(saved).keys() == build("mobilenet_v2", 2, seed=3).state_dict().keys()
+    data = bytearray((saved / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (saved / "model.safetensors").write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: changed or damaged: expected digest .* found"):
+        best_weights(saved)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 1}', "not json"])
@@ -49,6 +91,15 @@ def test_a_model_card_that_is_none_is_refused_in_words(saved: Path, content: str
     (saved / "model.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"model\.json"):
         load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["preprocessing", "format", "sha256", "labels"])
+def test_a_card_without_one_of_its_values_is_refused(saved: Path, name: str) -> None:
+    values = json.loads((saved / "model.json").read_text())
+    for changed in ({k: v for k, v in values.items() if k != name}, {**values, name: None}):
+        (saved / "model.json").write_text(json.dumps(changed))
+        with pytest.raises(CheckpointError, match=r"model\.json"):
+            load_model(saved)
 
 
 def test_a_card_of_another_version_is_refused(saved: Path) -> None:

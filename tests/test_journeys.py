@@ -7,18 +7,11 @@ from pathlib import Path
 
 import pytest
 from browser import browser, no_traceback, server, settled
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from panorama import runs
+from panorama import planted, runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-def set_number(page: Page, label: str, value: int) -> None:
-    field = page.get_by_label(label, exact=True)
-    field.fill(str(value))
-    field.press("Tab")
-    settled(page)
 
 
 def cells(data: bytes) -> dict[tuple[str, str], str]:
@@ -32,20 +25,10 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
         page.goto(address)
-        page.get_by_role("button", name="Draw the demo and start").click()
-        page.wait_for_url("**/dataset", timeout=300_000)
-        expect(page.locator(".pn-card").first).to_be_attached(timeout=60_000)
-        no_traceback(page)
+        page.get_by_role("button", name="Draw the demo and train").click()
+        page.wait_for_url("**/train**", timeout=300_000)
 
         # Training: curves move while it runs, and a refresh in the middle finds it again.
-        page.goto(f"{address}/train")
-        page.get_by_text("All numbers").click()
-        set_number(page, "Fine tuning: most epochs", 6)
-        set_number(page, "Fine tuning: patience (epochs)", 6)
-        page.get_by_role("combobox", name="A fold is judged by").click()
-        page.get_by_role("option", name="heads").click()
-        settled(page)
-        page.get_by_role("button", name="Start training").click()
         chart = page.get_by_test_id("stVegaLiteChart").first
         chart.wait_for(timeout=90_000)
         run = runs.list_runs(home)[0]
@@ -59,7 +42,16 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         page.reload()
         page.get_by_test_id("stVegaLiteChart").first.wait_for(timeout=30_000)
         assert f"run={run.id}" in page.url
-        expect(page.get_by_text("Complete. Every image has predictions")).to_be_visible(timeout=120_000)
+        expect(page.get_by_text("Complete. Every image has predictions")).to_be_visible(timeout=240_000)
+        expect(page.get_by_text("planted label errors stand among the first")).to_be_visible()
+        score = planted.score(run)
+        assert score is not None
+        assert score.n_found >= 0.8 * score.n_planted, score
+        assert score.map_truth is not None
+        assert score.map_truth >= 0.95, score
+        no_traceback(page)
+        page.goto(f"{address}/dataset")
+        expect(page.locator(".pn-card").first).to_be_attached(timeout=60_000)
         no_traceback(page)
 
         # Sanity check: red frames, said in words, before and after.
@@ -155,3 +147,17 @@ def test_a_first_deep_link_on_a_fresh_server_shows_the_page_in_the_navigation(ch
             "Report",
         ]
         no_traceback(page)
+
+
+def test_drawing_says_how_long_it_takes_can_be_stopped_and_leaves_nothing(chromium: str, home: Path) -> None:
+    with server(home) as (address, _), browser(chromium) as opened:
+        page = opened.new_page()
+        page.goto(address)
+        page.get_by_role("button", name="Draw the demo and start").click()
+        expect(page.get_by_text("left", exact=False).filter(has_text="Drawing pictures")).to_be_visible(timeout=60_000)
+        page.get_by_test_id("stMain").get_by_role("button", name="Stop").click()
+        expect(page.get_by_text("Drawing pictures")).to_have_count(0, timeout=60_000)
+        settled(page)
+        no_traceback(page)
+        assert not (home / "demo").exists()
+        assert not (home / "dataset.json").exists()

@@ -176,8 +176,10 @@ def look(
     page: Page, name: str, *, themes: tuple[str, ...] = ("light", "dark"), widths: tuple[int, ...] = (1440, 800)
 ) -> list[str]:
     """Takes the pictures of a state; what is wrong with it, in words."""
-    # A picture or a measure taken while colours pass from one theme to the other is of neither.
-    page.add_style_tag(content="*, *::before, *::after { transition: none !important; }")
+    # A picture or a measure taken while colours pass from one theme to the other is of neither, and Streamlit fades what it is about to draw again.
+    page.add_style_tag(
+        content='*, *::before, *::after { transition: none !important; } [data-stale="true"] { opacity: 1 !important; }'
+    )
     wrong = []
     for width in widths:
         as_high_as_the_page(page, width)

@@ -1,7 +1,5 @@
 """Where labels are seen in a picture and along it, against the model's own answers."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,8 @@ from PIL import Image
 
 from panorama.checkpoint import ModelCard
 from panorama.model import build
-from panorama.prediction import WIDE, Predictor, windows
-from panorama.ui.predicting import where_in_words
+from panorama.prediction import WIDE, Predictor, Strip, windows
+from panorama.ui.predicting import strip_html, where_in_words
 
 LABELS = ("red", "green", "blue")
 
@@ -75,8 +73,19 @@ def test_a_window_says_what_the_model_says_of_that_part_alone() -> None:
     assert predictor.strip(wide.crop((0, 0, round(100 * WIDE) - 1, 100))) is None
 
 
-def test_the_words_say_where_a_label_is_seen(tmp_path: Path) -> None:
-    del tmp_path
+def test_of_many_labels_those_seen_nowhere_are_folded_away() -> None:
+    lefts, rights = windows(6.0)
+    names = [f"label {j}" for j in range(12)]
+    seen = np.full((len(lefts), 12), 0.1, np.float32)
+    seen[2, [3, 7]] = 0.9
+    shown, folded = strip_html(names, Strip(lefts, rights, seen)).split("<details>")
+    assert [name for name in names if f"<b>{name}</b>" in shown] == ["label 3", "label 7"]
+    assert folded.startswith("<summary>10 labels nowhere over 0.5</summary>")
+    assert folded.count('class="pn-strip"') == 10
+    assert "<details>" not in strip_html(names[:5], Strip(lefts, rights, seen[:, :5]))
+
+
+def test_the_words_say_where_a_label_is_seen() -> None:
     strip = a_predictor().strip(Image.new("RGB", (600, 100)))
     assert strip is not None
     n = len(strip.lefts)

@@ -376,3 +376,50 @@ def reached(trace: Path) -> list[str]:
     """The lines of a trace that name an internet address other than 127.0.0.1 and ::1."""
     lines = trace.read_text(errors="replace").splitlines()
     return [line for line in lines if re.search(r"AF_INET6?", line) and not re.search(r'"127\.0\.0\.1"|"::1"', line)]
+
+
+def serve(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "panorama", "serve", *options]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("people", [(), ("--people", "login")])
+def test_the_command_refuses_a_network_without_anybody_who_checks_people(people: tuple[str, ...], tmp_path: Path) -> None:
+    told = serve("--address", "0.0.0.0", *people, HOME=str(tmp_path))
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith("panorama: The server listens on 0.0.0.0")
+    assert told.stderr.count("\n") == 1
+
+
+def test_the_command_refuses_to_take_any_name_for_its_own() -> None:
+    told = serve("--people", "proxy", "--host", "*")
+    assert told.returncode == 1
+    assert "allowedHosts" in told.stderr
+
+
+def test_names_that_a_proxy_knows_it_by_are_taken(tmp_path: Path) -> None:
+    """`--host` adds a name; foreign ones stay refused, whatever the environment says."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "panorama", "serve", "--port", str(port), "--people", "proxy", "--host", "labels.example.org"],
+        cwd=ROOT, env=os.environ | {"PANORAMA_HOME": str(tmp_path), "STREAMLIT_SERVER_ENABLE_CORS": "false", "STREAMLIT_SERVER_ALLOWED_HOSTS": '["*"]'},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                if request("GET", port, "/_stcore/health")[0] == 200:
+                    break
+            time.sleep(0.1)
+        known = {"Host": "labels.example.org", "Origin": "https://labels.example.org"}
+        assert b"Try it on the demo" in said(port, "start", known)
+        for foreign in ({"Host": "evil.example", "Origin": "https://evil.example"}, {**known, "Origin": "https://evil.example"}):
+            with pytest.raises(WebSocketException):
+                said(port, "start", foreign)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)

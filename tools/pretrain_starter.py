@@ -47,16 +47,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options; their defaults made the weights that ship."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "panorama" / "starter")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "panorama-starter", help="drawn pictures, 0.8 GB")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "panorama-starter", help="drawn pictures, 1.5 GB")
     parser.add_argument("--seed", type=int, default=20_260)
-    parser.add_argument("--formulas", type=int, default=100 * formulas.N_CLASSES, help="how many pictures of formulas to draw")
-    parser.add_argument("--landscapes", type=int, default=5000, help="how many landscapes to draw")
+    parser.add_argument("--formulas", type=int, default=200 * formulas.N_CLASSES, help="how many pictures of formulas to draw")
+    parser.add_argument("--landscapes", type=int, default=10_000, help="how many landscapes to draw")
     parser.add_argument("--drawn-side", type=int, default=_DRAWN_SIDE)
     parser.add_argument("--landscape-share", type=float, default=0.5, help="of every batch")
     parser.add_argument(
         "--stages",
         type=stages,
-        default=stages("48:80000,64:24000,128:2000"),
+        default=stages("64:120000,96:100000,128:80000"),
         metavar="SIDE:PICTURES,...",
         help="what is seen at which size",
     )
@@ -72,7 +72,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def stages(text: str) -> list[tuple[int, int]]:
-    """ "48:80000,64:24000,128:2000" -> [(64, 160000), (128, 12000)]: side in pixels, pictures seen."""
+    """ "64:120000,96:100000" -> [(64, 120000), (96, 100000)]: side in pixels, pictures seen."""
     return [(int(side), int(count)) for side, count in (part.split(":") for part in text.split(","))]
 
 

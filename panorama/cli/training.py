@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from panorama import datasets, finding, runs
+from panorama import datasets, finding, planted, runs
 from panorama.cli.data import load
 from panorama.config import NAMED_WEIGHTS, TrainConfig, demo_config, seed_recipe
 from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 from panorama.runs import Run
+from panorama.workspace import remember
 
 if TYPE_CHECKING:
     from panorama.processes import Team
@@ -171,6 +172,7 @@ def demo(options: argparse.Namespace) -> int:
     with Bar("Drawing pictures", "images") as bar:
         data_folder = draw_demo(folder, n_images=options.images, seed=options.seed, on_progress=bar.set)
     source = finding.with_layouts(finding.find_source(data_folder))
+    remember(home, source, is_demo=True)  # so that the app goes on from here
     with Bar("Reading pictures", "images") as bar:
         data = datasets.load(source, home, on_progress=bar.set)
     run = runs.create(data, demo_config(options.seed), home)
@@ -178,16 +180,14 @@ def demo(options: argparse.Namespace) -> int:
     if not run.has("suspects.csv"):
         print(run.folder)
         return 0
-    _, planted_rows = runs.read_rows(folder / "planted.csv")
-    planted = {(row[0], row[1]): int(row[3]) for row in planted_rows}
-    _, suspects = runs.read_rows(run.folder / "suspects.csv")
-    depth = round(1.5 * len(planted))
-    looked_at = [(row[0], row[2]) for row in suspects[:depth]]
-    found = [cell for cell in looked_at if cell in planted]
-    print(f"{len(found)} of the {len(planted)} planted label errors stand among the first {depth} suspects.")
+    errors = planted.planted_errors(folder)
+    found = planted.found_errors(run, errors)
+    told = planted.score(run)
+    if told is not None:
+        print(told.in_words())
     decisions = folder / "decisions.csv"
-    runs.write_rows(decisions, ["image", "label", "value"], [(image, label, planted[image, label]) for image, label in found])
-    written = datasets.write_corrected(data.parts, source.root, {cell: planted[cell] for cell in found}, folder / "corrected")
+    runs.write_rows(decisions, ["image", "label", "value"], [(image, label, errors[image, label]) for image, label in found])
+    written = datasets.write_corrected(data.parts, source.root, {cell: errors[cell] for cell in found}, folder / "corrected")
     print(
         f"A reviewer who decides those rightly (here: the truth) gets the corrected CSVs: {', '.join(str(file) for file in written)}"
     )

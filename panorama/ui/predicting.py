@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from panorama import charts, metrics
-from panorama.csvscan import csv_text
+from panorama.csvscan import counted, csv_text
 from panorama.heat import overlay_png
 from panorama.images import PictureError, open_rgb, thumbnail_jpeg
 from panorama.runs import Run
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Look = tuple["npt.NDArray[np.float32] | None", "Strip | None"]  # where labels are seen in a picture, and along a wide one
 _OVERLAY_SIDE = 112
 _KEPT_LOOKS = 200
+_FEW_LABELS = 8  # that are all shown
 _SEEN = 0.5  # probability from which a label is said to be seen at a place
 
 
@@ -161,19 +162,32 @@ def photo_html(data: bytes, side: int, name: str, heat: npt.NDArray[np.float32] 
 
 
 def strip_html(labels: Sequence[str], strip: "Strip") -> str:
-    """A row a label under a wide picture, as wide as the picture: darker where the label is likelier, and in words where it is likeliest."""
+    """A row a label under a wide picture, as wide as the picture: darker where the label is likelier, and in words where it is likeliest.
+
+    Of many labels those that are seen nowhere are folded away.
+    """
+    seen = strip.probabilities.max(0) > _SEEN
+    few = len(labels) <= _FEW_LABELS
+    rows = [_strip_row(label, strip, j) for j, label in enumerate(labels) if few or seen[j]]
+    others = [_strip_row(label, strip, j) for j, label in enumerate(labels) if not (few or seen[j])]
+    folded = ""
+    if others:
+        told = f"{counted(len(others), 'label')} nowhere over {_SEEN:g}"
+        folded = f'<details><summary>{told}</summary><div class="pn-strips">{"".join(others)}</div></details>'
+    return f'<div class="pn-strips">{"".join(rows)}{folded}</div>'
+
+
+def _strip_row(label: str, strip: "Strip", j: int) -> str:
+    values = strip.probabilities[:, j]
     centres = (strip.lefts + strip.rights) / 2
-    rows = []
-    for label, values in zip(labels, strip.probabilities.T, strict=True):
-        stops = ", ".join(
-            f"color-mix(in srgb, var(--pn-blue) {value:.0%}, transparent) {centre:.1%}"
-            for centre, value in zip(centres, values, strict=True)
-        )
-        rows.append(
-            f'<div class="pn-strip"><div class="pn-scale" style="background: linear-gradient(90deg, {stops})"></div>'
-            f'<div class="pn-said"><b>{esc(label)}</b> {esc(where_in_words(strip, values))}</div></div>'
-        )
-    return f'<div class="pn-strips">{"".join(rows)}</div>'
+    stops = ", ".join(
+        f"color-mix(in srgb, var(--pn-blue) {value:.0%}, transparent) {centre:.1%}"
+        for centre, value in zip(centres, values, strict=True)
+    )
+    return (
+        f'<div class="pn-strip"><div class="pn-scale" style="background: linear-gradient(90deg, {stops})"></div>'
+        f'<div class="pn-said"><b>{esc(label)}</b> {esc(where_in_words(strip, values))}</div></div>'
+    )
 
 
 def where_in_words(strip: "Strip", values: npt.NDArray[np.float32]) -> str:

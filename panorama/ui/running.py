@@ -4,11 +4,31 @@ import time
 
 import streamlit as st
 
-from panorama import ui
+from panorama import launch, runs, ui
+from panorama.config import TrainConfig
+from panorama.errors import PanoramaError
 from panorama.events import History, Progress, duration, progress
+from panorama.finding import Source
 from panorama.runs import Run, State
 
 WORKING = ("starting", "running")
+
+
+def begin(source: Source, config: TrainConfig) -> Run | None:
+    """Makes a run and starts its worker; from then on it is the run that every page shows. None when it could not, said in words."""
+    home = runs.workspace()
+    waiting = any(other.state() in WORKING for other in runs.list_runs(home)[:3])
+    if runs.running(home) is not None or waiting:
+        st.error("A training is already running in this workspace. Wait for it, or stop it first.")
+        return None
+    try:
+        run = runs.create(ui.data_set(source), config, home)
+        launch.start(run)
+    except PanoramaError as error:
+        ui.show_error(error)
+        return None
+    st.session_state["run"] = run.id
+    return run
 
 
 def under_way(run: Run) -> tuple[History, State, Progress]:

@@ -24,7 +24,7 @@ from typing import Any
 from PIL import Image
 
 from panorama.archives import ArchiveError, import_zip
-from tools.torture.checks import CORPUS, ROOT, Check, Outcome
+from tools.torture.checks import CORPUS, ROOT, Check, Outcome, peak_mb
 
 MOST_MB = 300.0
 MOST_SECONDS = 60.0
@@ -112,7 +112,7 @@ CASES: dict[str, Case] = {
     "a pipe": Case(lambda: zipped((special("1.jpg", stat.S_IFIFO), b""))),
     "a socket": Case(lambda: zipped((special("1.csv", stat.S_IFSOCK), b""))),
     "a bomb of 1,000 to 1": Case(lambda: zipped(("1.csv", bytes(100_000_000)), method=zipfile.ZIP_DEFLATED)),
-    "a bomb of 190 to 1, which is read": Case(lambda: zipped(("1.csv", (b"\0" * 30_000 + os.urandom(130)) * 1500), method=zipfile.ZIP_DEFLATED), 2, False),
+    "nearly a bomb, which is read": Case(lambda: zipped(("1.csv", b"".join(bytes(20_000) + os.urandom(90) for _ in range(2000))), method=zipfile.ZIP_DEFLATED), 2, False),
     "10 GB declared": Case(lambda: by_hand([b"1.csv"], b"a,b\n", declared=10 * 2**30)),
     "10 bytes declared, 100 MB inside": Case(lambda: by_hand([b"1.csv"], bytes(100_000_000), declared=10)),
     "100 GB declared in stored entries": Case(lambda: by_hand([b"%d.csv" % n for n in range(30)], b"a,b\n" * 100, declared=0xFFFFFFF0, method=0)),
@@ -290,7 +290,7 @@ def mutated(quick: bool, unpacker: str = "panorama") -> Outcome:
 
 def killed(quick: bool, unpacker: str = "panorama") -> Outcome:
     """Imports of 3,000 pictures killed after 0.1 ... 1 s; then nothing half is to be seen, and a second import is whole."""
-    count, n_pictures = (2 if quick else 25), 3000
+    count, n_pictures = (1 if quick else 25), 3000
     data_of_zip = many(n_pictures)
     wrong: list[str] = []
     early = 0
@@ -400,8 +400,8 @@ def main() -> None:
     for file, folder in zip(words[::2], words[1::2], strict=True):
         start_seconds = time.perf_counter()
         said = mutations(unpack, int(file), Path(folder)) if what == "mutations" else attempted(unpack, Path(file), Path(folder))
-        peak_mb, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, time.perf_counter() - start_seconds
-        print(json.dumps({**said, "peak_mb": peak_mb, "seconds": seconds}), flush=True)
+        seconds = time.perf_counter() - start_seconds
+        print(json.dumps({**said, "peak_mb": peak_mb(), "seconds": seconds}), flush=True)
 
 
 CHECKS = (

@@ -3,6 +3,7 @@
 import importlib
 import multiprocessing
 import os
+import re
 import signal
 import time
 import traceback
@@ -145,6 +146,16 @@ def _nothing(_: bool) -> Outcome:
 def _kill_group(pid: int) -> None:
     with suppress(OSError, AttributeError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had since its program began."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage also counts what the parent had when it forked
+        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 1e3  # type: ignore[index]
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def table(results: Sequence[Result]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tools.torture.checks import ROOT
+from tools.torture.checks import ROOT, peak_mb
 
 MOST_PIXELS_SENT = 4_000_000
 MAKING_SECONDS = 120.0
@@ -123,13 +123,6 @@ def _kill(process: subprocess.Popen[bytes], late: threading.Event) -> None:
 
 
 # -- the process
-
-
-def peak_mb() -> float:
-    """The most memory this process has had."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def processor_seconds() -> float:
