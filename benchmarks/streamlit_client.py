@@ -96,6 +96,17 @@ class Tab:
         self._states[widget] = WidgetState(id=widget, string_value=text)
         self.rerun(found.fragment)
 
+    def click(self, key: str) -> None:
+        """Presses the button with this key."""
+        drawn = (one for one in self._drawn.values() if one.element.WhichOneof("type") == "button")
+        found = next((one for one in drawn if one.element.button.id.endswith(f"-{key}")), None)
+        if found is None:
+            raise RuntimeError(f"There is no button {key} on the page. {' '.join(self.errors())}")
+        widget = found.element.button.id
+        self._states[widget] = WidgetState(id=widget, trigger_value=True)
+        self.rerun(found.fragment)
+        del self._states[widget]
+
     def rerun(self, fragment: str = "") -> None:
         """Asks for a run of the script, or of one fragment, with the state of every widget that was touched."""
         message = BackMsg()

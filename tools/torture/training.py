@@ -183,7 +183,7 @@ def kill_at_random(home: Path, count: int, mode: str) -> dict[str, Any]:
 
 
 def kill_in_writes(home: Path, count: int, mode: str) -> dict[str, Any]:
-    """Kills inside the writes of a checkpoint: of the training's state, of the best weights, of their card."""
+    """Kills inside the writes of a checkpoint: of the training's state, of the best weights, of their card. mode: of the workers that resume."""
     root = pictures(home / "pictures")
     whole = new_run(root, home)
     wrong = [f"the untouched run: {said}" for said in (complete(whole),) if said]
