@@ -153,7 +153,7 @@ def test_drawing_says_how_long_it_takes_can_be_stopped_and_leaves_nothing(chromi
     with server(home) as (address, _), browser(chromium) as opened:
         page = opened.new_page()
         page.goto(address)
-        page.get_by_role("button", name="Draw the demo and start").click()
+        page.get_by_role("button", name="Draw the demo and train").click()
         expect(page.get_by_text("left", exact=False).filter(has_text="Drawing pictures")).to_be_visible(timeout=60_000)
         page.get_by_test_id("stMain").get_by_role("button", name="Stop").click()
         expect(page.get_by_text("Drawing pictures")).to_have_count(0, timeout=60_000)

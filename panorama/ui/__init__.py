@@ -34,6 +34,7 @@ from panorama.workspace import current_source
 
 logger = logging.getLogger(__name__)
 _KEPT_DATA_SETS = 4
+_BAR_SECONDS = 0.1
 _LONGEST_SAME = 90  # characters
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 _PAGES = (
@@ -490,10 +491,14 @@ def progress_bar(what: str, *, on_stop: Callable[[], None] = lambda: None) -> It
         bar = st.progress(0.0, what)
         st.button("Stop", key=f"stop {what}", on_click=on_stop)
     first: tuple[float, int] | None = None
+    moved = 0.0
 
     def advanced(done: int, total: int) -> None:
-        nonlocal first
+        nonlocal first, moved
         now = time.monotonic()
+        if done < total and now - moved < _BAR_SECONDS:
+            return  # telling the browser of each of many small steps takes longer than the steps
+        moved = now
         first = first or (now, done)
         seconds, steps = now - first[0], done - first[1]
         left = f" · about {duration(seconds * (total - done) / steps)} left" if seconds > 1 and steps and done < total else ""
