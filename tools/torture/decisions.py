@@ -28,7 +28,7 @@ from panorama.reviews import ReviewStore
 from tools.torture.checks import ROOT, Check, Outcome
 
 WRITERS = 3
-KILLS, QUICK_KILLS = 500, 20
+KILLS, QUICK_KILLS = 500, 15
 SYNCED = 40  # decisions whose way to the disk is traced
 LONGEST_SECONDS = 0.3  # a writer lives, from before its store is opened
 _CSV = "0" * 64

@@ -60,6 +60,8 @@ def _parent(stat: Path) -> int:
 
 def growth(samples: Sequence[Sample]) -> float:
     """How much the memory grows over these samples by the line through them, as a share of their mean."""
+    if len(samples) < 2:
+        return 0.0
     seconds, memory = [one.seconds for one in samples], [float(one.memory) for one in samples]
     slope = statistics.linear_regression(seconds, memory).slope
     return slope * (seconds[-1] - seconds[0]) / statistics.fmean(memory)

@@ -19,7 +19,7 @@ from typing import Any
 
 from tools.torture.checks import ROOT, Check, Outcome
 
-KILLS, QUICK_KILLS, KILLS_A_RUN = 20, 2, 4
+KILLS, KILLS_A_RUN = 20, 4
 SETTINGS = {
     "weights": "none", "image_size": 32, "batch_size": 16, "epochs_adaptation": 4, "patience_adaptation": 9, "epochs_finetuning": 3,
     "patience_finetuning": 9, "folds": 2, "fold_repeats": 1, "fold_models": "heads", "precision": "float32",
@@ -404,6 +404,8 @@ def hinder(home: Path, few: bool, mode: str) -> dict[str, Any]:
 
 # -- the checks
 
+_LATER = Outcome(skipped="takes minutes: run it without --quick")
+
 
 def _asked(what: str, count: int, mode: str) -> Outcome:
     if not hasattr(os, "fork"):
@@ -434,17 +436,17 @@ def main() -> None:
 CHECKS = (
     Check(
         "training-killed", "kill -9 at random moments: resumed, it ends with the same weights, metrics and tables as an untouched run",
-        lambda quick: _asked("random", QUICK_KILLS if quick else KILLS, ""), lambda quick: _asked("writes", 1, "forgets"),
+        lambda quick: _LATER if quick else _asked("random", KILLS, ""), lambda _: _asked("writes", 1, "forgets"),
         "a worker that resumes without its optimizer's state", 600, 90,
     ),
     Check(
         "training-killed-in-writes", "kill -9 inside the writes of a checkpoint, of the best weights and of their card",
-        lambda quick: _asked("writes", 1 if quick else len(WRITES), ""), lambda quick: _asked("writes", 1, "forgets"),
+        lambda quick: _asked("writes", 1 if quick else len(WRITES), ""), lambda _: _asked("writes", 1, "forgets"),
         "a worker that resumes without its optimizer's state", 600, 90,
     ),
     Check(
         "training-hindered", "damaged checkpoints, two starts, a reused pid, a loss that is not finite, too little memory, a worker that dies at once",
-        lambda quick: _asked("hinder", int(quick), ""), lambda quick: _asked("hinder", 1, "believes files"), "who runs is what a file says", 600, 90,
+        lambda quick: _LATER if quick else _asked("hinder", 0, ""), lambda _: _asked("hinder", 1, "believes files"), "who runs is what a file says", 600, 90,
     ),
 )  # fmt: skip
 if __name__ == "__main__":
