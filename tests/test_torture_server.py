@@ -25,6 +25,11 @@ def test_two_kills_at_random_moments_change_nothing() -> None:
     sound(training._asked("random", 2, ""))
 
 
+def test_a_kill_inside_the_write_of_a_checkpoint_changes_nothing_and_a_worker_that_forgets_is_seen() -> None:
+    sound(training._asked("writes", 2, ""))
+    assert training._asked("writes", 1, "forgets").wrong
+
+
 def test_some_of_what_stands_in_a_trainings_way_ends_in_words() -> None:
     sound(training._asked("hinder", 1, ""))
 

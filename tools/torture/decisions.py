@@ -151,6 +151,8 @@ def kill_many(folder: Path, count: int, mode: str) -> dict[str, Any]:
                 totals["acknowledged"] += 1
         wrong += [f"kill {number}: {sentence}" for sentence in held_against(path, acknowledged)]
         totals["half"] += in_file(path, open_)
+        if mode and wrong:  # a control: it is caught
+            break
     return {"wrong": wrong, **totals}
 
 
@@ -191,8 +193,8 @@ def killed(quick: bool, mode: str = "", count: int | None = None) -> Outcome:
 
 def killed_control(quick: bool) -> Outcome:
     """Both ways to fail."""
-    lossy = killed(quick, "acknowledges before COMMIT", 3)
-    doubling = killed(quick, "takes a retry for another decision", 15)
+    lossy = killed(quick, "acknowledges before COMMIT", 100)
+    doubling = killed(quick, "takes a retry for another decision", 100)
     blind = [
         word
         for word, outcome in (("lost", lossy), ("doubled", doubling))
