@@ -262,6 +262,9 @@ def noting(page: Page) -> None:
 
 
 def settled_and_listed(page: Page) -> None:
+    name = page.get_by_role("textbox", name="Your name")
+    name.fill("Eve")
+    name.press("Enter")
     page.get_by_role("button", name="Settle: yes").click()
     expect(page.get_by_text("✓ Settled: yes")).to_be_visible(timeout=20_000)
     page.get_by_text("Settled conflicts: 1").click()

@@ -213,9 +213,13 @@ def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:
     assert "1 cell on which reviewers disagree" in words(app)
     assert "*dim*" in words(app)
     word = "no" if given else "yes"
+    assert all(button.disabled for button in app.button if button.label.startswith("Settle")), "nobody settles without a name"
+    assert "A settlement is signed" in words(app)
+    app.text_input(key="reviewer").set_value("eve").run()
     next(button for button in app.button if button.label == f"Settle: {word}").click().run()
     sound(app)
     assert store.corrections(csv) == {("train_000.jpg", "red"): 1 - given}
+    assert store.log(csv)[-1].reviewer == "eve"
     assert store.log(csv)[-1].way == "settled"
     assert "1 cell on which reviewers disagree" not in words(app)
 

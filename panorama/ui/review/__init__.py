@@ -284,6 +284,8 @@ def _conflicts(desk: Desk, fold: Fold, run: Run, who: Reviewer, *, blind: bool) 
         st.write(
             f"{len(conflicts):,} {'cell' if len(conflicts) == 1 else 'cells'} on which reviewers disagree. Until one is settled, the corrected CSV keeps the given value."
         )
+        if not who.name:
+            st.info("A settlement is signed: type your name above, then settle.")
     if shown:
         for number, name in enumerate(shown[ui.pager(len(shown), _CONFLICTS_A_PAGE, "conflicts")]):
             with st.container(border=True):
@@ -313,7 +315,7 @@ def _conflict(desk: Desk, fold: Fold, run: Run, who: Reviewer, name: Cell, numbe
             for value in (1, 0):
                 buttons.button(
                     f"Settle: {'yes' if value else 'no'}", key=f"settle-{value}-{said[-1].id}-{number}",
-                    on_click=_settle, args=(desk, who, name, value),
+                    on_click=_settle, args=(desk, who, name, value), disabled=not who.name,
                 )  # fmt: skip
             return
         stands = fold.standing.get(name)
