@@ -30,7 +30,10 @@ RECIPES = {"fast": TrainConfig, "seed": seed_recipe}
 
 
 if found is not None:
-    with st.expander("Start a training", expanded=not listed):
+    untrained = all(other.source.root != found.source.root for other in listed)
+    if untrained and listed:
+        st.info(f"{ui.text(found.source.name)} has no training yet: start one here. What is shown below it is of other pictures.")
+    with st.expander("Start a training", expanded=untrained):
         st.write(f"On {ui.text(found.source.name)}.")
         chosen: TrainConfig | None = None
         try:

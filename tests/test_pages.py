@@ -624,3 +624,12 @@ def test_reading_that_was_stopped_is_said_and_can_go_on(seed_folder: Callable[..
 @pytest.mark.usefixtures("finished")
 def test_every_page_hands_over_to_another(name: str) -> None:
     assert open_page(name).get("page_link")
+
+
+def test_a_data_set_without_a_training_is_not_taken_for_one_that_has(finished: Run, home: Path, tmp_path: Path) -> None:
+    app = open_page("train")
+    assert "has no training yet" not in words(app)
+    remember(home, with_layouts(find_source(Path(shutil.copytree(finished.source.root, tmp_path / "others")))))
+    app = open_page("train")
+    sound(app)
+    assert "others has no training yet" in words(app)
