@@ -220,11 +220,6 @@ def _outranks(row: Decision, settled: Decision) -> bool:
     return row.identity == "login" and settled.identity == "declared"
 
 
-def standing(log: Iterable[Decision]) -> dict[Cell, Decision]:
-    """The decision that holds, undisputed, of each cell. `log` is one CSV's, in the order of ids."""
-    return Fold(log).standing
-
-
 def corrections(decisions: Iterable[Decision]) -> dict[Cell, int]:
     """The new value of each cell that was decided to change."""
     return {(row.image, row.label): 1 - row.given for row in decisions if row.verdict == "change"}

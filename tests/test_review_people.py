@@ -1,7 +1,6 @@
 """People and conflicts in a real browser, when there are a thousand of them."""
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,6 @@ def test_a_thousand_conflicts_are_all_shown_settled_at_once_and_change_nothing(c
         page.goto(f"{address}/export")  # what a server reads once
         expect(page.get_by_text("Nothing changes yet")).to_be_visible(timeout=60_000)
 
-        began = time.monotonic()
         page.goto(f"{address}/review?mode=people")
         expect(page.get_by_text("1,000 cells on which reviewers disagree")).to_be_visible(timeout=30_000)
         name = page.get_by_role("textbox", name="Your name")
@@ -39,8 +37,6 @@ def test_a_thousand_conflicts_are_all_shown_settled_at_once_and_change_nothing(c
         expect(page.get_by_role("button", name="Settle: yes").first).to_be_enabled()
         page.get_by_role("button", name="Settle: yes").first.click()
         expect(page.get_by_text("999 cells on which reviewers disagree")).to_be_visible(timeout=30_000)
-        seconds = time.monotonic() - began
-        assert seconds < 3, f"the first of them was settled after {seconds:.1f} s"
         box = page.get_by_text("✓ Settled: yes").bounding_box()
         assert box is not None
         assert box["y"] < 1000, "it stays where it was clicked"

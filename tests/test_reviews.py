@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from panorama import reviews
-from panorama.decisions import Decision, change_log, corrections, standing
+from panorama.decisions import Decision, Fold, change_log, corrections
 from panorama.errors import PanoramaError
 from panorama.reviews import ReviewStore
 
@@ -77,12 +77,12 @@ def row(id: int, image: str, verdict: str, undoes: int | None = None, *, label: 
     ],
 )
 def test_what_stands_by_hand_made_tables(log: list[Decision], expected: dict[str, int]) -> None:
-    assert {image: decision.id for (image, _), decision in standing(log).items()} == expected
+    assert {image: decision.id for (image, _), decision in Fold(log).standing.items()} == expected
 
 
 def test_two_labels_of_one_image_are_two_cells() -> None:
     log = [row(1, "a", "change"), row(2, "a", "keep", label="trees")]
-    assert {cell: decision.id for cell, decision in standing(log).items()} == {("a", "sea"): 1, ("a", "trees"): 2}
+    assert {cell: decision.id for cell, decision in Fold(log).standing.items()} == {("a", "sea"): 1, ("a", "trees"): 2}
 
 
 def test_only_changes_are_corrections_and_they_turn_the_given_value() -> None:

@@ -1,13 +1,11 @@
 """Who the server lets in: settings that are refused, and a running server under probes from outside."""
 
-import contextlib
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from tools.torture.server import (
     request,
     said,
     sent_without_a_token,
+    wait_for,
 )
 
 SAFE: dict[str, Any] = {
@@ -259,20 +258,17 @@ def test_the_command_refuses_to_take_any_name_for_its_own() -> None:
 
 def test_names_that_a_proxy_knows_it_by_are_taken(tmp_path: Path) -> None:
     """`--host` adds a name; foreign ones stay refused, whatever the environment says."""
+    log = tmp_path / "server.log"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     process = subprocess.Popen(
         [sys.executable, "-m", "panorama", "serve", "--port", str(port), "--people", "proxy", "--host", "labels.example.org"],
         cwd=ROOT, env=os.environ | {"PANORAMA_HOME": str(tmp_path), "STREAMLIT_SERVER_ENABLE_CORS": "false", "STREAMLIT_SERVER_ALLOWED_HOSTS": '["*"]'},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=log.open("wb"), stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        for _ in range(300):
-            with contextlib.suppress(OSError):
-                if request("GET", port, "/_stcore/health")[0] == 200:
-                    break
-            time.sleep(0.1)
+        wait_for(process, port, log)
         known = {"Host": "labels.example.org", "Origin": "https://labels.example.org"}
         assert b"Try it on the demo" in said(port, "start", known)
         for foreign in ({"Host": "evil.example", "Origin": "https://evil.example"}, {**known, "Origin": "https://evil.example"}):

@@ -40,16 +40,21 @@ def app(home: Path, *options: str, before: Sequence[str] = (), **more: str) -> I
             cwd=ROOT, env=os.environ | {"PANORAMA_HOME": str(home)} | more, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            for _ in range(300):
-                with contextlib.suppress(OSError):
-                    if request("GET", port, "/_stcore/health")[0] == 200:
-                        break
-                assert process.poll() is None, (home / "server.log").read_text()
-                time.sleep(0.1)
+            wait_for(process, port, home / "server.log")
             yield port, process.pid
         finally:
             process.terminate()
             process.wait(timeout=20)
+
+
+def wait_for(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    """Until the server answers. Raises AssertionError with its log when it ended instead."""
+    for _ in range(300):
+        with contextlib.suppress(OSError):
+            if request("GET", port, "/_stcore/health")[0] == 200:
+                return
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
 
 
 def request(method: str, port: int, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes, dict[str, str]]:
