@@ -209,12 +209,11 @@ def probability_bars(
     table["predicted"] = ["predicted" if label in predicted else "not predicted" for label in labels]
     table["text"] = [f"{p:.2f}" + (" ✓" if label in predicted else "") for label, p in zip(labels, probabilities, strict=True)]
     y = alt.Y("label:N", title=None, sort=list(labels), axis=alt.Axis(labelLimit=200))
+    # Room for the numbers in a column of their own: beside the bars, the thresholds run through them.
     x = alt.X(
         "probability:Q",
         title="probability",
-        scale=alt.Scale(
-            domain=[0, 1.22]
-        ),  # room for the numbers, in a column of their own: beside the bars, the thresholds run through them
+        scale=alt.Scale(domain=[0, 1.22]),
         axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f"),
     )
     colour = alt.Color(

@@ -4,6 +4,7 @@ Checked before `panorama serve` starts anything, and again on every page, for `s
 `.streamlit/config.toml` only from where it is started.
 """
 
+import functools
 import importlib.metadata
 import ipaddress
 import re
@@ -74,7 +75,8 @@ def weaknesses(setting: Callable[[str], Any], environment: Mapping[str, str], *,
     return found
 
 
-def too_old(version: Callable[[str], str] = importlib.metadata.version) -> list[str]:
+@functools.cache  # every page asks, and what is installed stays while a server runs
+def too_old(version: Callable[[str], str] = importlib.metadata.version) -> tuple[str, ...]:
     """A sentence for each package older than what panorama is safe with; none when all is well."""
     found = []
     for name, floor in FLOORS.items():
@@ -87,7 +89,7 @@ def too_old(version: Callable[[str], str] = importlib.metadata.version) -> list[
             found.append(
                 f"{name} {there} is older than {wanted}, the oldest that is safe and tried. Run pip install -r requirements.txt."
             )
-    return found
+    return tuple(found)
 
 
 def _is_loopback(address: object) -> bool:
