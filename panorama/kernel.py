@@ -159,7 +159,7 @@ def _one_machine(x: npt.NDArray[np.float32], y: npt.NDArray[np.int8]) -> _Machin
     alone = inverse @ target
     # Leave-one-out in closed form: y_i - weights_i / inverse_ii (Rasmussen and Williams 2006, eq. 5.12).
     left_out = (target - alone / inverse.diagonal()[:, None]).numpy()
-    noise = fit_noise(y, left_out)
+    noise = fit_noise(y, left_out, may_move=False)  # a cell's own value would reach its context through its pair
     believed = _believed(y, left_out, noise)
     apart = torch.cdist(believed, believed).square_()
     in_context = torch.empty_like(target)

@@ -5,13 +5,17 @@ and t the truth, for label k:
 
     P(t = 1 | s) = sigmoid(slope_k s + offset_k)        P(y = 0 | t = 1) = missing_k        P(y = 1 | t = 0) = extra_k
 
+Besides, a share of the images has one label moved to another column: one of those they carry is missing, one they do not carry is extra, each
+pair as likely. Neither of the two need be doubtful alone.
+
 What tells an error from a hard picture is the plateau: where scores are highest every picture should carry the label, and the share
 that does not is the missing rate. Errors that grow with difficulty leave no plateau and look like content to this model; it
 then says 0, and `suspects` falls back on a prior.
 """
 
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,30 +29,44 @@ _SPREAD = 2.4  # standard deviation of the scores while fitting: there a slope o
 _MOST_MISSING, _MOST_EXTRA = 0.6, 0.2  # beyond, no rate can be told from a label that is hard to see
 # Beta priors of the rates over all labels together: a few pseudo-cells, missing about 1 in 6 and extra about 1 in 50.
 _MISSING_PRIOR, _EXTRA_PRIOR = (1.5, 8.0), (1.2, 60.0)
-# Each label's own rate is shrunk towards the rate over all labels as by this many more cells.
+# Each label's own rate is shrunk towards the rate over all labels as by this many more cells whose truth is known.
 _MISSING_SHRINK, _EXTRA_SHRINK = 20.0, 100.0
+_SWAP_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
 _RIDGE = 1.0  # towards the curve of all labels together
+# Nats of log-likelihood that the extra labels of a CSV, and its moved ones, must explain to be believed; of missing ones see `_clear`.
+_CLEAR_EXTRA, _CLEAR_MOVED = 1.4, 5.0
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """The fitted curves and rates, each (n_labels,); rates in [0, 1), 0 where nothing is clearly wrong."""
+    """The fitted curves and rates, each (n_labels,); rates in [0, 1), 0 where nothing is clearly wrong. moved: a share of the images."""
 
     slope: Floats
     offset: Floats
     missing: Floats
     extra: Floats
+    moved: float = 0.0
 
     def truth(self, scores: npt.NDArray[np.floating[Any]]) -> Floats:
         """P(the label is really there | score), (n_images, n_labels)."""
         return sigmoid(scores * self.slope + self.offset)
 
     def doubts(self, targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> Floats:
-        """P(the value in the CSV is wrong | score), (n_images, n_labels): `doubts_at` of `truth`, in log-odds."""
+        """P(the value in the CSV is wrong | scores), (n_images, n_labels)."""
+        return self.judge(targets, scores)[0]
+
+    def judge(self, targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> tuple[Floats, Floats | None]:
+        """`doubts`, and the part of each that is a label moved to another column; None where none is."""
         z = scores * self.slope + self.offset
         with np.errstate(divide="ignore"):  # a rate of 0: log-odds of minus infinity, a doubt of 0
             if_given, if_not = np.log(self.extra) - np.log1p(-self.missing), np.log(self.missing) - np.log1p(-self.extra)
-        return sigmoid(np.where(targets == 1, if_given - z, if_not + z))
+        # `doubts_at`, in log-odds.
+        alone = sigmoid(np.where(targets == 1, if_given - z, if_not + z))
+        if not self.moved:
+            return alone, None
+        moved = _moved(targets, sigmoid(z), self.missing, self.extra, self.moved).cells
+        return moved + (1 - moved) * alone, moved
 
 
 def doubts_at(targets: npt.NDArray[Any], truth: Floats, missing: Floats | float, extra: Floats | float) -> Floats:
@@ -61,74 +79,117 @@ def doubts_at(targets: npt.NDArray[Any], truth: Floats, missing: Floats | float,
     return np.where(targets == 1, invented / (invented + t * (1 - missing)), forgotten / (forgotten + (1 - t) * (1 - extra)))
 
 
-def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> NoiseModel:
+class _Moved(NamedTuple):
+    """What a label moved to another column explains. cells: (n_images, n_labels), P(the cell's value is one of the two that changed).
+
+    plain: the same shape, P(value | score) where nothing moved. gain: (n_images,), how many times likelier each image's values become.
+    may: (n_images,), whether they can have come from a move at all.
+    """
+
+    cells: Floats
+    plain: Floats
+    gain: Floats
+    may: npt.NDArray[np.bool_]
+
+
+def _moved(y: npt.NDArray[Any], truth: Floats, missing: Floats, extra: Floats, share: float) -> _Moved:
+    """Bayes' rule over every pair of a value 0 and a value 1 of an image, and no pair. share: of the images that may."""
+    given = y == 1
+    plain = np.where(given, truth * (1 - missing) + (1 - truth) * extra, (1 - truth) * (1 - extra) + truth * missing)
+    plain = np.maximum(plain, _LEAST)
+    likelier = np.where(given, 1 - truth, truth) / plain
+    one, other = (likelier * given).sum(1), (likelier * ~given).sum(1)
+    carried = given.sum(1)
+    pairs = carried * (y.shape[1] - carried)
+    gain = np.where(pairs > 0, one * other / np.maximum(pairs, 1), 0.0)
+    of_image = share * gain / (1 - share + share * gain)
+    cells = of_image[:, None] * likelier / np.maximum(np.where(given, one[:, None], other[:, None]), _LEAST)
+    return _Moved(cells, plain, 1 - share + share * gain, pairs > 0)
+
+
+def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]], *, may_move: bool = True) -> NoiseModel:
     """The noise of each label, by expectation-maximisation.
 
     targets: (n_images, n_labels) of 0/1, as in the CSV. scores: the same shape, out of fold, about 0..1, higher where the label
     is likelier; they need not be calibrated. Rare labels borrow from all labels together. Rates that explain nothing are 0.
+    may_move: whether labels may have moved to another column; then what is said of a cell depends on the image's other values.
     """
     every = max(1, len(targets) // max(_LEAST_ROWS, _MOST_CELLS // max(1, targets.shape[1])))
     y, s = targets[::every].astype(np.float64), scores[::every].astype(np.float64)
     centre, scale = (float(s.mean()), _SPREAD / max(float(s.std()), 1e-6)) if s.size else (0.5, 1.0)
     x = scale * (s - centre)
-    full, fit = _fit(y, x, True, True)
-    plain, plain_fit = _fit(y, x, False, False)
-    without_missing, fit_without_missing = _fit(y, x, False, True)
-    without_extra, fit_without_extra = _fit(y, x, True, False)
-    # Each gain is over the best fit without that rate, so that a fit that went astray convinces nobody.
-    has_missing = _is_clear(fit - np.maximum(fit_without_missing, plain_fit))
-    has_extra = _is_clear(fit - np.maximum(fit_without_extra, plain_fit))
-    best = full if has_missing and has_extra else without_extra if has_missing else without_missing if has_extra else plain
-    return NoiseModel(best.slope * scale, best.offset - best.slope * scale * centre, best.missing, best.extra)
+    # Each kind of error costs what it must explain to be believed.
+    costs = np.array([_clear(y.shape[1]), _CLEAR_EXTRA, _CLEAR_MOVED])
+    kinds = itertools.product((False, True), (False, True), (False, True) if may_move and y.shape[1] > 1 else (False,))
+    fits = [(model, fit - costs @ has) for has in kinds for model, fit in [_fit(y, x, *has)]]
+    best = max(fits, key=lambda one: one[1])[0]
+    return NoiseModel(best.slope * scale, best.offset - best.slope * scale * centre, best.missing, best.extra, best.moved)
 
 
-def _is_clear(gain: Floats) -> bool:
-    """Whether a rate explains the CSV clearly better than none, from each label's gain in log-likelihood (in nats).
+def _clear(n_labels: int) -> float:
+    """How many nats of log-likelihood the missing labels of a CSV must explain to be believed.
 
-    Where there is no such error a gain is on average a quarter, half of chi-squared at the edge of its range, with variance 5/16; all
-    labels together must be three standard deviations above. Standard errors of the rate itself will not do: labels that are hard
-    to see have rates that look large and explain nothing.
+    Where there is no such error each label's gain is on average a quarter, half of chi-squared at the edge of its range, with variance
+    5/16; all labels together must be three standard deviations above. Labels that are hard to see come near it: they have
+    rates that look large. Extra and moved labels have no such double, and their rates next to no freedom a label.
     """
-    return bool(gain.sum() > 0.25 * len(gain) + 3 * np.sqrt(5 / 16 * len(gain)))
+    return 0.25 * n_labels + 3 * float(np.sqrt(5 / 16 * n_labels))
 
 
-def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool) -> tuple[NoiseModel, Floats]:
-    """The model with the rates it may have, and each label's log-likelihood."""
+def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool, has_moved: bool) -> tuple[NoiseModel, float]:
+    """The model with the rates it may have, and its log-likelihood."""
     n_labels = y.shape[1]
     slope, offset = np.ones(n_labels), np.zeros(n_labels)
     if len(y):  # from the label's own share: from one half, nine in ten missing would explain a rare label best
         share = (y.sum(0) + 0.5) / (len(y) + 1)
         offset = np.log(share / (1 - share))
-    missing, extra = np.full(n_labels, 0.1 * has_missing), np.full(n_labels, 0.01 * has_extra)
+    missing, extra, moved = np.full(n_labels, 0.1 * has_missing), np.full(n_labels, 0.01 * has_extra), 0.03 * has_moved
     for _ in range(_ROUNDS):
         truth = sigmoid(x * slope + offset)
-        wrong = doubts_at(y, truth, missing, extra)
+        slips = wrong = doubts_at(y, truth, missing, extra)
+        before = missing, extra, moved
+        if has_moved:
+            pairs = _moved(y, truth, missing, extra, moved)
+            slips = (1 - pairs.cells) * slips
+            wrong = pairs.cells + slips
+            # Of an image's two cells each kind has one.
+            moved = float((pairs.cells.sum() / 2 + _SWAP_PRIOR[0]) / (pairs.may.sum() + sum(_SWAP_PRIOR)))
         there = np.where(y == 1, 1 - wrong, wrong)  # E step: P(t = 1 | s, y)
-        before = missing, extra
         if has_missing:
-            missing = _rates((wrong * (1 - y)).sum(0), there.sum(0), _MISSING_PRIOR, _MISSING_SHRINK, _MOST_MISSING)
+            told = _told(truth, truth, missing, missing, extra)
+            missing = _rates((slips * (1 - y)).sum(0), there.sum(0), told, _MISSING_PRIOR, _MISSING_SHRINK, _MOST_MISSING)
         if has_extra:
-            extra = _rates((wrong * y).sum(0), (1 - there).sum(0), _EXTRA_PRIOR, _EXTRA_SHRINK, _MOST_EXTRA)
+            told = _told(1 - truth, truth, extra, before[0], extra)
+            extra = _rates((slips * y).sum(0), (1 - there).sum(0), told, _EXTRA_PRIOR, _EXTRA_SHRINK, _MOST_EXTRA)
         shared = np.array([slope.mean(), offset.mean()]) if n_labels else np.zeros(2)
         for _ in range(3):
             shared = _newton(x.reshape(-1, 1), there.reshape(-1, 1), shared[:1], shared[1:], np.zeros(2), 1e-3)[:, 0]
         was = slope
         for _ in range(2):
             slope, offset = _newton(x, there, slope, offset, shared, _RIDGE)
-        moved = max(
-            float(np.abs(a - b).max(initial=0)) for a, b in ((missing, before[0]), (extra, before[1]), (0.01 * slope, 0.01 * was))
-        )
-        if moved < _STILL:
+        changes = (missing - before[0], extra - before[1], np.array([moved - before[2]]), 0.01 * slope - 0.01 * was)
+        if max(float(np.abs(change).max(initial=0)) for change in changes) < _STILL:
             break
-    truth = sigmoid(x * slope + offset)
-    p = np.clip((1 - missing) * truth + extra * (1 - truth), 1e-9, 1 - 1e-9)  # P(y = 1 | s)
-    fit: Floats = np.where(y == 1, np.log(p), np.log1p(-p)).sum(0)
-    return NoiseModel(slope, offset, missing, extra), fit
+    pairs = _moved(y, sigmoid(x * slope + offset), missing, extra, moved)
+    fit = float(np.log(pairs.plain).sum() + np.log(pairs.gain).sum())
+    return NoiseModel(slope, offset, missing, extra, moved), fit
 
 
-def _rates(errors: Floats, cells: Floats, prior: tuple[float, float], shrink: float, most: float) -> Floats:
-    together = (errors.sum() + prior[0]) / (cells.sum() + sum(prior))
-    rates: Floats = np.clip((errors + shrink * together) / (cells + shrink), 1e-5, most)
+def _told(prone: Floats, truth: Floats, rate: Floats, missing: Floats, extra: Floats) -> Floats:
+    """How much the cells of each label tell of its rate, (n_labels,) in [0, 1]: their Fisher information, as a share of what it would
+    be if the truth were known. Where a label is hard to see next to nothing, so such labels must not speak for the others.
+
+    prone: (n_images, n_labels), P(such an error can befall the cell): `truth` for missing, 1 - truth for extra labels.
+    """
+    given = truth * (1 - missing) + (1 - truth) * extra  # P(y = 1 | s), whose derivative by the rate is -prone or prone
+    information = (prone**2 / np.maximum(given * (1 - given), _LEAST)).sum(0)
+    told: Floats = np.minimum(information * rate * (1 - rate) / np.maximum(prone.sum(0), _LEAST), 1.0)
+    return told
+
+
+def _rates(errors: Floats, cells: Floats, told: Floats, prior: tuple[float, float], shrink: float, most: float) -> Floats:
+    together = ((told * errors).sum() + prior[0]) / ((told * cells).sum() + sum(prior))
+    rates: Floats = np.clip((told * errors + shrink * together) / (told * cells + shrink), 1e-5, most)
     return rates
 
 

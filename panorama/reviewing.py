@@ -148,7 +148,7 @@ class ReviewQueue:
     # --- what speaks against a value ----------------------------------------------------------------------------------
 
     def reason(self, cell: int) -> Reason:
-        """Which of the three sources doubts the cell most."""
+        """Which of the sources doubts the cell most."""
         return REASONS[int(self.reason_of[cell])]
 
     def neighbours(self, image: int) -> tuple[Neighbour, ...]:
@@ -165,6 +165,8 @@ class ReviewQueue:
         against = ((p + in_context) / 2 > 0.5) != bool(self.given[cell])
         if reason == "twin":
             said = ["A near-duplicate carries the other value: one of the two is wrong."]
+        elif reason == "moved" and self.targets[self.image_of[cell]].min() < self.targets[self.image_of[cell]].max():
+            said = [self._moved(cell)]
         elif not against:
             said = ["The model leans to the side of the CSV: little speaks against this value."]
         else:
@@ -173,6 +175,15 @@ class ReviewQueue:
             way = "up" if in_context > p else "down"
             said.append(f"The picture's other labels move the probability {way}, from {p:.2f} to {in_context:.2f}.")
         return said
+
+    def _moved(self, cell: int) -> str:
+        """Of the labels with the other value, the one that fits the picture least is the likeliest to have changed places with this one."""
+        image, label, given = int(self.image_of[cell]), int(self.label_of[cell]), int(self.given[cell])
+        fits = self.by_image[image] if given else -self.by_image[image]
+        others = np.flatnonzero(self.targets[image] == 1 - given)
+        other = self.labels[int(others[np.argmax(fits[others])])]
+        written, seen = (self.labels[label], other) if given else (other, self.labels[label])
+        return f"The CSV may have the label in the wrong column: it says {written}, and the picture looks like {seen}."
 
     def _against(self, cell: int, reason: Reason) -> list[str]:
         """The model says the other value: how often does the CSV say it too, of pictures as clear as this one or clearer?"""

@@ -1,12 +1,13 @@
 """Cells ranked by doubt: how likely the CSV's value is wrong, from what models say that never saw the picture.
 
-Three sources, and a cell's doubt is what the strongest of them says.
+Four sources, and a cell's doubt is what the strongest of them says.
 
 - **slip**: the value contradicts what the picture plainly shows. Probability by Bayes' rule from rates that are estimated from this CSV
   (`noise`), which finds errors that do not depend on the picture.
+- **moved**: the value and another of the same picture look as if a label had been put into the wrong column; a slip as well.
 - **hard**: the value contradicts the model on a picture that is not plain. Annotators forget there most of all, but no estimate
   can tell such an error from a hard picture without clean labels. Order and size come from a blind audit; where the CSV shows
-  slips, the size is scaled down.
+  slips, and where the label is learned less well than there, the size is scaled down.
 - **twin**: a near-duplicate carries another value, so one of the two is wrong.
 """
 
@@ -22,18 +23,21 @@ import numpy.typing as npt
 from panorama.noise import NoiseModel, doubts_at, fit_noise, sigmoid
 
 Kind = Literal["missing", "extra"]
-Reason = Literal["slip", "hard", "twin"]
-REASONS: tuple[Reason, ...] = ("slip", "hard", "twin")
+Reason = Literal["slip", "hard", "twin", "moved"]
+REASONS: tuple[Reason, ...] = ("slip", "hard", "twin", "moved")
 Floats = npt.NDArray[np.float64]
 
 # In a blind audit of 300 photos 44 of 380 labels were missing, about 1 in 9, and 6 of about 1,000 cells extra, 1 in 170. The first rate
 # is about the audit's; the second is lower than there because this orders best.
 _HARD_MISSING, _HARD_EXTRA = 0.10, 0.002
 # What the rates above make of a hard cell, brought to what it was worth in the audit: log-odds of 2 * log-odds + 5.4, at most 0.85 (of the
-# first 30, 73 % were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess.
+# first 30, 73 % were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess:
+# a tenth is little enough not to bury planted extra labels, and more than nothing for real ones that were forgotten.
 _HARD_SLOPE, _HARD_SHIFT, _HARD_MOST = 2.0, 5.4, 0.85
-_HARD_WORTH = 0.3
-_LEARNED = 0.5  # mean score of the pictures that carry a label, from which on it counts as learned
+_HARD_WORTH = 0.1
+# Tjur's coefficient of discrimination of the scores in context: from the first on, disagreement is worth something, from the second
+# on (in the audit it was 0.7 to 0.8) all of it. Never nothing: the order is the model's.
+_UNLEARNED, _LEARNED, _LEAST_WORTH = 0.3, 0.6, 0.02
 _ENOUGH_ROWS = 50_000  # for a mean
 _ROWS_AT_ONCE = 4096
 _CELLS_AT_ONCE = 2**16
@@ -65,18 +69,15 @@ def doubts(
     context = alone if in_context is None else in_context
     noise = fit_noise(targets, alone if in_context is None else (alone + in_context) / 2)
     values, reason = np.empty(targets.shape, np.float32), np.zeros(targets.shape, np.int8)
-    has_slips = bool(noise.missing.any() or noise.extra.any())
-    # Where a label was not learned, every picture that carries it looks as if it should not.
-    some = slice(None, None, max(1, len(targets) // _ENOUGH_ROWS))
-    carried = np.maximum(targets[some].sum(0, dtype=np.int64), 1)
-    learned = np.clip((targets[some] * context[some]).sum(0, dtype=np.float64) / carried / _LEARNED, 0, 1)
+    has_slips = bool(noise.missing.any() or noise.extra.any() or noise.moved)
+    worth = _worth(targets, context) * (_HARD_WORTH if has_slips else 1.0)
 
     def judge(start: int) -> None:
         rows = slice(start, start + _ROWS_AT_ONCE)
-        values[rows] = noise.doubts(targets[rows], (alone[rows] + context[rows]) / 2)
-        hard = _hard_doubts(targets[rows], context[rows], slips=has_slips)
-        hard = np.where(targets[rows] == 1, hard * learned, hard)
-        _take_larger(values[rows], reason[rows], hard, REASONS.index("hard"))
+        values[rows], moved = noise.judge(targets[rows], (alone[rows] + context[rows]) / 2)
+        if moved is not None:
+            reason[rows][2 * moved > values[rows]] = REASONS.index("moved")
+        _take_larger(values[rows], reason[rows], worth * _hard_doubts(targets[rows], context[rows]), REASONS.index("hard"))
 
     # Pieces that fit the processor's cache, on all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -86,10 +87,22 @@ def doubts(
     return Doubts(values, reason, noise)
 
 
-def _hard_doubts(targets: npt.NDArray[np.int8], in_context: npt.NDArray[np.floating[Any]], *, slips: bool) -> Floats:
+def _worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> Floats:
+    """(n_labels,) in (0, 1]: what disagreement says where a label is learned so well (Tjur 2009, coefficient of discrimination).
+
+    That is the mean score of the pictures that carry the label less that of the others. Where it is small, what looks wrong is the model.
+    """
+    some = slice(None, None, max(1, len(targets) // _ENOUGH_ROWS))
+    y, s = targets[some], scores[some]
+    carried = y.sum(0, dtype=np.int64)
+    of_carriers, of_all = (y * s).sum(0, dtype=np.float64), s.sum(0, dtype=np.float64)
+    apart = of_carriers / np.maximum(carried, 1) - (of_all - of_carriers) / np.maximum(len(y) - carried, 1)
+    worth: Floats = np.clip((apart - _UNLEARNED) / (_LEARNED - _UNLEARNED), _LEAST_WORTH, 1.0)
+    return worth
+
+
+def _hard_doubts(targets: npt.NDArray[np.int8], in_context: npt.NDArray[np.floating[Any]]) -> Floats:
     raw = doubts_at(targets, np.clip(in_context, 1e-3, 1 - 1e-3), _HARD_MISSING, _HARD_EXTRA)
-    if slips:
-        return _HARD_WORTH * raw
     return _HARD_MOST * sigmoid(_HARD_SLOPE * np.log(raw / (1 - raw)) + _HARD_SHIFT)
 
 

@@ -305,7 +305,7 @@ def _finish(
             on_progress=advanced,
         )  # fmt: skip
     write_probabilities(job.folder / "out_of_fold.csv", data, splits, folds.probabilities)
-    found = suspects.doubts(data.targets, folds.scores, folds.in_context, groups)
+    found = suspects.doubts(data.targets, folds.scores, folds.in_context, data.groups)
     ranked = suspects.rank(
         data.images, splits.tolist(), data.labels, data.targets, folds.probabilities, folds.in_context.clip(0, 1), folds.spread, found
     )  # fmt: skip

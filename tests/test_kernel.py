@@ -69,13 +69,13 @@ def test_leave_one_out_in_closed_form_is_as_many_refits_of_scikit_learn(monkeypa
     x, y, training, held_out = world(2, n=60)
     weighed: list[Floats] = []
 
-    def spy(targets: npt.NDArray[np.int8], scores: Floats) -> NoiseModel:
+    def spy(targets: npt.NDArray[np.int8], scores: Floats, **options: bool) -> NoiseModel:
         order = [int(np.flatnonzero((x[training] == row).all(1))[0]) for row in seen[-1]]
         assert (targets == y[training][order]).all()
         back = np.empty_like(scores)
         back[order] = scores
         weighed.append(back)
-        return fit_noise(targets, scores)
+        return fit_noise(targets, scores, **options)
 
     seen: list[Floats] = []
     machine = kernel._one_machine

@@ -1,10 +1,12 @@
 """Rates of wrong labels against worlds where every error was planted, and doubts against a table worked out by hand."""
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from panorama.noise import doubts_at, fit_noise
+from panorama.noise import NoiseModel, doubts_at, fit_noise
 
 Labels = npt.NDArray[np.int8]
 Scores = npt.NDArray[np.float64]
@@ -90,6 +92,82 @@ def test_scores_on_another_scale_give_the_same_rates() -> None:
     one, other = fit_noise(given, scores), fit_noise(given, 0.4 + 0.2 * scores)
     assert other.missing == pytest.approx(one.missing, rel=0.05)
     assert other.extra == pytest.approx(one.extra, rel=0.2)
+
+
+def moved(truth: Labels, share: float, seed: int = 0) -> tuple[Labels, int]:
+    """The truth, but in a share of the images one label stands in another column; and how many those are."""
+    rng = np.random.default_rng(seed)
+    given, count = truth.copy(), 0
+    for row in np.flatnonzero(rng.random(len(truth)) < share):
+        there, absent = np.flatnonzero(truth[row] == 1), np.flatnonzero(truth[row] == 0)
+        if len(there) and len(absent):
+            given[row, rng.choice(there)], given[row, rng.choice(absent)] = 0, 1
+            count += 1
+    return given, count
+
+
+def test_labels_moved_to_another_column_are_found_as_pairs() -> None:
+    """Blurred scores: alone, neither of the two cells is surely wrong. The share is told, and pairs are found that single rates do not find."""
+    truth, _, scores = world(10, 0, 0, n_labels=8, blur=0.25)
+    given, count = moved(truth, 0.04)
+    wrong = given != truth
+    pairs, singly = fit_noise(given, scores), fit_noise(given, scores, may_move=False)
+    assert pairs.moved * len(given) == pytest.approx(count, rel=0.25)
+    hits = [wrong.ravel()[np.argsort(-fit.doubts(given, scores).ravel())[: 2 * count]].mean() for fit in (pairs, singly)]
+    assert hits[0] > 0.75
+    assert hits[0] > hits[1] + 0.1, "the negative control: rates of single cells"
+    doubt, part = pairs.judge(given, scores)
+    assert part is not None
+    assert (part <= doubt + 1e-12).all()
+    assert doubt.sum() == pytest.approx(2 * count, rel=0.25)
+
+
+@pytest.mark.parametrize(("missing", "extra"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.05), (0.1, 0.02)])
+def test_errors_that_befall_single_cells_are_not_taken_for_moved_labels(missing: float, extra: float) -> None:
+    _, given, scores = world(11, missing, extra)
+    assert fit_noise(given, scores).moved < 0.002
+
+
+def test_the_doubts_of_moved_labels_are_what_listing_every_pair_gives() -> None:
+    """By brute force: nothing moved, or one of the labels that are there was written into the column of one that is not."""
+    curve, missing, extra, share = np.array([0.7, 0.1, 0.4, 0.9]), 0.1, 0.02, 0.3
+    model = NoiseModel(np.ones(4), np.zeros(4), np.full(4, missing), np.full(4, extra), share)
+    given = np.array([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]], np.int8)
+    scores = np.tile(np.log(curve / (1 - curve)), (3, 1))
+
+    def likely(there: tuple[int, ...], row: Labels) -> float:
+        """P(what is there) P(the values | what is there) where no label moved."""
+        kept, slipped = np.where(there, 1 - missing, 1 - extra), np.where(there, missing, extra)
+        return float(np.prod(np.where(there, curve, 1 - curve) * np.where(row == there, kept, slipped)))
+
+    for row, found in zip(given, model.doubts(given, scores), strict=True):
+        weight, wrong = 0.0, np.zeros(4)
+        pairs = [(a, b) for a in np.flatnonzero(row == 0) for b in np.flatnonzero(row == 1)]
+        for there in itertools.product((0, 1), repeat=4):
+            plain = likely(there, row) * (1 - share if pairs else 1)
+            weight, wrong = weight + plain, wrong + plain * (row != there)
+            for a, b in pairs:
+                if there[a] and not there[b]:  # back to where it was: the pair explained, its cells slip no more
+                    rest = [k for k in range(4) if k not in (a, b)]
+                    odds = np.prod([likely_cell(curve[k], there[k], int(row[k]), missing, extra) for k in rest])
+                    moved_here = share / len(pairs) * curve[a] * (1 - curve[b]) * float(odds)
+                    weight, wrong = weight + moved_here, wrong + moved_here * (row != there)
+        assert found == pytest.approx(wrong / weight), row
+
+
+def likely_cell(curve: float, there: int, value: int, missing: float, extra: float) -> float:
+    slip = missing if there else extra
+    return (curve if there else 1 - curve) * (1 - slip if value == there else slip)
+
+
+def test_labels_that_cannot_be_seen_do_not_speak_for_the_others() -> None:
+    """Of twenty labels four can be told from the scores; one value in fifty was invented, everywhere."""
+    truth, given, scores = world(12, 0, 0.02, n=1500, n_labels=20)
+    rng = np.random.default_rng(0)
+    scores[:, 4:] = 0.3 + 0.05 * rng.normal(size=(1500, 16)) + 0.02 * truth[:, 4:]
+    found = fit_noise(given, scores)
+    assert (found.missing == 0).all()
+    assert found.extra == pytest.approx(np.full(20, 0.02), rel=0.4)
 
 
 def without_positives() -> tuple[Labels, Scores]:

@@ -20,7 +20,7 @@ def a_queue(cells: list[tuple[str, str, int, float, float, str, float]], **other
     p = np.array([cell[3] for cell in cells])
     targets, by_image = np.zeros((len(images), len(labels)), np.int8), np.zeros((len(images), len(labels)), np.float32)
     targets[image_of, label_of], by_image[image_of, label_of] = given, p
-    reasons = np.array([["slip", "hard", "twin"].index(cell[5]) for cell in cells], np.int8)
+    reasons = np.array([["slip", "hard", "twin", "moved"].index(cell[5]) for cell in cells], np.int8)
     queue = ReviewQueue(
         "csv", images, ["train"] * len(images), images, labels, targets, by_image, image_of, label_of, given, p,
         np.array([cell[4] for cell in cells]), np.zeros(len(cells)), reasons, np.array([cell[6] for cell in cells]), {}, True,
@@ -134,6 +134,19 @@ def test_a_near_duplicate_and_the_other_labels_are_named_as_the_reason() -> None
     assert of_sea((0, 0.85, 0.52, "twin")) == [twin, "The picture's other labels move the probability down, from 0.85 to 0.52."]
     assert of_sea((0, 0.52, 0.85, "twin"))[1] == "The picture's other labels move the probability up, from 0.52 to 0.85."
     assert of_sea((0, 0.52, 0.6, "twin")) == [twin]
+
+
+def test_a_moved_label_is_shown_with_the_column_it_may_have_come_from() -> None:
+    """The picture shows the sea; the CSV says desert, which fits it least, and trees."""
+    cells = [
+        ("a", "sea", 0, 0.9, 0.9, "moved", 0.9), ("a", "desert", 1, 0.1, 0.1, "moved", 0.9),
+        ("a", "trees", 1, 0.8, 0.8, "slip", 0.1), ("a", "sunset", 0, 0.1, 0.1, "slip", 0.1),
+    ]  # fmt: skip
+    said = ["The CSV may have the label in the wrong column: it says desert, and the picture looks like sea."]
+    queue = a_queue(cells)
+    assert queue.why(0) == queue.why(1) == said
+    alone = a_queue(cells[:1])  # what no run writes, but a file may say
+    assert alone.why(0) == ["The model disagrees. No other picture has a probability this high."]
 
 
 def test_a_neighbour_disagrees_when_the_csv_gives_it_the_other_value() -> None:

@@ -321,3 +321,28 @@ def test_a_label_that_was_not_learned_does_not_make_all_its_pictures_suspects() 
     carried = targets == 1
     assert found[carried[:, 1], 1].max() < 0.15
     assert (found[np.flatnonzero(targets[:, 0])[:2], 0] > 0.3).all()
+
+
+def test_a_label_in_the_wrong_column_is_two_suspects_and_says_so() -> None:
+    truth, _, scores = world(3)
+    given = truth.copy()
+    rng = np.random.default_rng(0)
+    for row in rng.permutation(len(truth))[:60]:
+        there, absent = np.flatnonzero(truth[row] == 1), np.flatnonzero(truth[row] == 0)
+        if len(there) and len(absent):
+            given[row, rng.choice(there)], given[row, rng.choice(absent)] = 0, 1
+    found, wrong = doubts(given, scores), given != truth
+    first = order(found.values)[: wrong.sum()]
+    assert wrong.ravel()[first].mean() > 0.9
+    assert (found.reason.ravel()[first] == REASONS.index("moved")).mean() > 0.9
+
+
+def test_disagreement_says_little_where_no_label_was_learned() -> None:
+    """Twenty-five pictures and scores that know next to nothing: half of the cells are not wrong for that."""
+    rng = np.random.default_rng(0)
+    targets = (rng.random((25, 2)) < 0.4).astype(np.int8)
+    unsure = doubts(targets, 0.4 + 0.1 * targets + 0.1 * rng.normal(size=(25, 2))).values
+    assert unsure.sum() < 1.5
+    assert len(np.unique(unsure)) > 20, "and still there is an order"
+    hard = doubts(targets, np.where(np.arange(50).reshape(25, 2) == 7, 1 - targets, targets) * 0.8 + 0.1).values
+    assert hard.ravel()[7] > 0.3, "the negative control: one cell against what is well learned"

@@ -77,7 +77,7 @@ def test_suspects_hold_every_cell_once_most_doubtful_first(seed_folder: Callable
     assert doubts == sorted(doubts, reverse=True)
     assert all((row["kind"] == "missing") == (row["given"] == "0") for row in table)
     assert all(0 <= float(row[column]) <= 1 for row in table for column in ("probability", "in_context", "spread", "doubt"))
-    assert {row["reason"] for row in table} <= {"slip", "hard", "twin"}
+    assert {row["reason"] for row in table} <= {"slip", "hard", "twin", "moved"}
 
 
 def test_neighbours_of_suspects_are_other_images_nearest_first_and_copies_are_marked(
