@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from browser import browser, no_traceback, server, settled
-from keys import visit
+from keys import all_saved, visit
 from playwright.sync_api import Browser, Page, expect
 
 from panorama.decisions import Answer
@@ -59,3 +59,55 @@ def test_a_name_comes_back_on_the_people_page_by_a_refresh_and_by_a_link(opened:
         expect(link.get_by_role("button", name="Settle: yes")).to_be_disabled(timeout=20_000)
         expect(link.get_by_role("textbox", name="Your name")).to_have_value("")
         no_traceback(link)
+
+
+def top(page: Page, selector: str) -> float:
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box["y"]
+
+
+def under(page: Page, selector: str) -> float:
+    """Where an element ends."""
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box["y"] + box["height"]
+
+
+@pytest.mark.parametrize("width", [1440, 800])
+def test_keys_are_for_the_grid_as_soon_as_it_is_chosen_and_its_next_pictures_begin_where_they_can_be_seen(
+    opened: Browser, finished: Run, home: Path, width: int
+) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        page.set_viewport_size({"width": width, "height": 700})
+        page.get_by_role("radio", name="Many at once").click()
+        page.locator(".tile").first.wait_for(timeout=20_000)
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Space")
+        expect(page.locator(".tile").nth(1)).to_have_attribute("aria-pressed", "true")
+        assert page.locator(".tile[aria-pressed=true]").count() == 1
+        expect(page.locator(".tile")).to_have_count(24, timeout=20_000)
+        page.wait_for_timeout(800)  # the next 24 are there too
+
+        for _ in range(30):  # to the last line, and up again
+            page.keyboard.press("ArrowDown")
+        assert under(page, ".tile:focus") <= 700
+        columns = int(
+            page.evaluate(
+                "getComputedStyle([...document.querySelectorAll('*')].map((e) => e.shadowRoot).find((r) => r?.querySelector('.grid')).querySelector('.grid')).gridTemplateColumns.split(' ').length"
+            )
+        )
+        for _ in range(24 // columns):
+            page.keyboard.press("ArrowUp")
+            assert top(page, ".tile:focus") >= under(page, ".gridbar"), "what has the focus is seen"
+        page.mouse.wheel(0, 4000)
+        page.wait_for_timeout(300)
+        page.keyboard.press("Control+Enter")
+        all_saved(page)
+        assert len(store.log(finished.fingerprint)) == 24
+        assert top(page, ".gridbar") >= under(page, "[data-testid=stHeader]") - 1
+        assert top(page, ".tile >> nth=0") >= under(page, ".gridbar")
+        expect(page.locator(".tile").first).to_be_focused()
+        no_traceback(page)

@@ -11,6 +11,7 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
     root.view = new VIEWS[data.mode](desk, root, (command) => setTriggerValue("command", command));
     root.epoch = data.epoch;
     root.view.draw();
+    if (cameByTheModes()) root.view.enter?.();
   } else if (isNew) root.view.draw();
   return listen(root, desk);
 }
@@ -20,6 +21,9 @@ function leaveField() {
   const field = document.activeElement;
   if (field?.matches("input[role=combobox], input[type=text]") && !field.closest('[data-testid="stPopoverBody"]')) field.blur();
 }
+
+// Whoever has just chosen a way goes on in it: the focus is still on the button of the way.
+const cameByTheModes = () => Boolean(document.activeElement?.closest(".st-key-mode"));
 
 function listen(root, desk) {
   root.stop?.();

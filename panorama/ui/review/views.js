@@ -306,8 +306,22 @@ class GridView extends View {
     this.all.replaceChildren(
       el("div", { class: "grid", role: "group", "aria-label": `Pictures whose ${card.label} may be wrong` }, ...ids.map((id, place) => this.tile(id, place))),
     );
-    if (focused !== undefined) this.root.querySelector(`[data-place="${focused}"]`)?.focus({ preventScroll: true });
+    // The bar above covers what scrolls under it: a picture that gets the focus stops below.
+    this.root.style.setProperty("--bar", `${this.root.firstChild.offsetHeight}px`);
+    const place = this.isAwaited && !document.activeElement?.matches(FIELDS) ? this.at : focused;
+    this.isAwaited = false;
+    if (place !== undefined) this.tileAt(place)?.focus({ preventScroll: true });
     this.tell();
+  }
+
+  tileAt(place) {
+    return this.root.querySelector(`[data-place="${place}"]`);
+  }
+
+  // The keys are for the pictures now, those that are on their way too.
+  enter() {
+    this.isAwaited = true;
+    this.draw();
   }
 
   tile(id, place) {
@@ -333,7 +347,7 @@ class GridView extends View {
   focus(place) {
     this.at = Math.min(this.shown().length - 1, Math.max(0, place));
     this.draw();
-    this.root.querySelector(`[data-place="${this.at}"]`)?.focus();
+    this.tileAt(this.at)?.focus();
   }
 
   confirm() {
@@ -350,6 +364,7 @@ class GridView extends View {
     this.confirmedAt = performance.now();
     this.chosen.clear();
     this.at = 0;
+    this.isAwaited = this.root.getRootNode().activeElement?.dataset?.place !== undefined; // whoever goes by Tab and Enter stays on the button
     this.draw();
     this.root.scrollIntoView({ block: "start" });
   }
