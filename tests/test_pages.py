@@ -147,6 +147,7 @@ def test_blind_from_a_grid_of_one_kind_leaves_nothing_that_tells_it(finished: Ru
     app.segmented_control(key="mode").set_value("grid").run()
     app.selectbox(key="kind").set_value("extra").run()
     assert app.query_params["kind"] == "extra"
+    label = app.selectbox(key="label").value
     app.toggle(key="blind").set_value(True).run()
     sound(app)
     assert "Blind works one by one" in words(app)
@@ -154,14 +155,49 @@ def test_blind_from_a_grid_of_one_kind_leaves_nothing_that_tells_it(finished: Ru
     sound(app)
     assert (app.selectbox(key="kind").value, app.selectbox(key="kind").disabled) == ("all", True)
     assert "kind" not in app.query_params
+    app.selectbox(key="label").set_value(label).run()
     cards = told(app)["cards"].values()
-    assert {card["given"] for card in cards} == {0, 1}, "both kinds are asked for"
+    assert {int(queue.given[int(cell)]) for cell in told(app)["order"]} == {0, 1}, "both kinds are asked for"
     assert all("blind=1" in card["link"] for card in cards)
     for tells in ("changed", "kept", "Errors in all", "Of the next", "CSV says yes", "CSV says no", "missing", "extra"):
         assert tells not in words(app), tells
     app.segmented_control(key="mode").set_value("people").run()
     assert "1 cell on which reviewers disagree" in words(app)
     assert "The CSV says" not in words(app)
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_grid_has_a_label_and_kind_of_its_own_and_leaves_the_other_filters_as_they_were() -> None:
+    app = open_page("review")
+
+    def go_on(mode: str) -> tuple[str, str]:
+        app.segmented_control(key="mode").set_value(mode).run()
+        sound(app)
+        return app.selectbox(key="label").value, app.selectbox(key="kind").value
+
+    assert go_on("grid")[0] in COLOURS
+    app.selectbox(key="label").set_value("blue").run()
+    app.selectbox(key="kind").set_value("extra").run()
+    assert go_on("cell") == ("all labels", "all")
+    assert not {"label", "kind"} & set(app.query_params)
+    assert len({card["label"] for card in told(app)["cards"].values()}) > 1, "all labels are asked for"
+    assert go_on("grid") == ("blue", "extra"), "the grid is as it was left"
+    assert go_on("image") == ("all labels", "all")
+
+    go_on("cell")
+    app.selectbox(key="label").set_value("red").run()
+    assert go_on("grid")[0] == "red", "who looks for red goes on with red"
+    app.selectbox(key="label").set_value("green").run()
+    assert go_on("people") == ("red", "all")
+    app.switch_page("pages/export.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/review.py").run()
+    assert go_on("cell") == ("red", "all")
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    app.query_params |= {"mode": "grid", "label": "blue", "kind": "extra"}
+    app.switch_page("pages/review.py").run()
+    assert go_on("cell") == ("all labels", "all"), "a link to a grid says nothing of other ways"
 
 
 @pytest.mark.usefixtures("finished")

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,25 @@ def _name_was_kept() -> None:
     kept = (st.session_state.get(_MEMORY) or {}).get("name")
     if isinstance(kept, str) and not st.session_state.get("reviewer") and not st.session_state.get("reviewer-typed"):
         st.session_state["reviewer"] = kept[:200]
+
+
+def change_mode(labels: Sequence[str], to: str | None = None) -> None:
+    """Another way was chosen (to: by a button). The grid is of one label and kind, which are its own: whoever leaves it finds the filters that were there
+    before, and whoever comes back to it with none of them on finds the grid's."""
+    state = st.session_state
+    if to is not None:
+        state["mode"] = to
+    was, now = state.get("mode-shown"), state["mode"]
+    if (was == "grid") == (now == "grid"):
+        return
+    state[f"filters-{'grid' if was == 'grid' else 'others'}"] = {name: state[name] for name in ("label", "kind") if name in state}
+    found = state.get(f"filters-{'grid' if now == 'grid' else 'others'}", {})
+    if now != "grid":
+        for name in ("label", "kind"):
+            state.pop(name, None)
+        state.update(found)
+    elif state.get("label") not in labels:
+        state.update(found)
 
 
 def seed() -> int:
