@@ -111,3 +111,24 @@ def test_keys_are_for_the_grid_as_soon_as_it_is_chosen_and_its_next_pictures_beg
         assert top(page, ".tile >> nth=0") >= under(page, ".gridbar")
         expect(page.locator(".tile").first).to_be_focused()
         no_traceback(page)
+
+
+@pytest.mark.parametrize("height", [700, 900])
+def test_on_half_a_screen_no_label_of_a_whole_picture_is_covered(opened: Browser, finished: Run, home: Path, height: int) -> None:
+    assert finished.has("suspects.csv")
+    with server(home) as (address, _):
+        page = visit(opened, address, "?mode=image")
+        page.set_viewport_size({"width": 800, "height": height})
+        page.wait_for_timeout(500)
+        stage = page.locator(".stage").bounding_box()
+        assert stage is not None
+        assert stage["height"] <= 0.35 * height + 1
+        for n in range(3):  # as it stands, and as far as one may scroll
+            assert top(page, ".confirm") >= under(page, ".switches"), n
+            page.mouse.wheel(0, 250)
+            page.wait_for_timeout(200)
+        if height == 900:
+            page.mouse.wheel(0, -2000)
+            page.wait_for_timeout(300)
+            assert under(page, ".switches") <= height, "three labels are on the first screen"
+        no_traceback(page)
