@@ -167,6 +167,29 @@ def test_blind_from_a_grid_of_one_kind_leaves_nothing_that_tells_it(finished: Ru
 
 
 @pytest.mark.usefixtures("finished")
+def test_another_name_in_the_same_tab_gets_the_same_cells_and_another_person_is_told_with_whom_they_are() -> None:
+    ann, eve = open_page("review"), open_page("review")
+    ann.text_input(key="reviewer").set_value("Ann").run()
+    first = first_card(ann)
+    held = told(ann)["order"]
+    for app in (ann, eve):
+        app.text_input(key="search").set_value(first["image"]).run()
+    eve.text_input(key="reviewer").set_value("Eve").run()
+    assert first["id"] not in told(eve)["order"]
+    eve.selectbox(key="label").set_value(first["label"]).run()
+    assert told(eve)["empty"]["title"] == "What is left here is with Ann: 1 cell."
+    ann.text_input(key="search").set_value("").run()
+    ann.text_input(key="reviewer").set_value("Anna").run()
+    sound(ann)
+    assert told(ann)["order"] == held
+    assert told(ann)["empty"]["title"] == "Every suspect is decided.", "which nobody sees before it is true"
+    ann.text_input(key="search").set_value("no such picture").run()
+    ann.text_input(key="reviewer").set_value("").run()
+    eve.run()
+    assert told(eve)["order"] == [first["id"]]
+
+
+@pytest.mark.usefixtures("finished")
 def test_the_grid_has_a_label_and_kind_of_its_own_and_leaves_the_other_filters_as_they_were() -> None:
     app = open_page("review")
 

@@ -72,9 +72,14 @@ def reviewer() -> Reviewer:
     """Who decides: the login where one is configured, else the name typed into the field."""
     signed_in = ui.login_name()
     if signed_in:
-        return Reviewer(signed_in, "login")
+        return Reviewer(signed_in, "login", _session())
     name = st.session_state.get("reviewer", st.session_state.get("reviewer-kept", ""))
-    return Reviewer(" ".join(name.split()), "declared")
+    return Reviewer(" ".join(name.split()), "declared", _session())
+
+
+def _session() -> str:
+    found: str = st.session_state.setdefault("review-session", uuid.uuid4().hex)
+    return found
 
 
 def name_field() -> None:
