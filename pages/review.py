@@ -30,7 +30,7 @@ ORDERS: dict[Order, str] = {"doubt": "most doubtful first", "image": "picture by
 
 head = st.container(key="review-head", gap="small")
 with head:
-    run = ui.choose_run(needs="suspects.csv", title="Review", own_labels=True)
+    run = ui.pick_run(needs="suspects.csv", title="Review", own_labels=True)  # the address is written with the filters
 try:
     desk = review.desk_of(run)
 except PanoramaError as error:
@@ -117,7 +117,7 @@ with fourth.popover(marked("Blind, controls", choices, "blind", "controls"), wid
         help="So many of the cells are ones that nobody suspects, at random. They tell how many errors are left, and how often you disagree with sound labels. Best together with blind.",
     )  # fmt: skip
 
-keep(choices)
+keep(choices, run.id)
 st.session_state["mode-shown"] = mode
 
 image = st.query_params.get("image")

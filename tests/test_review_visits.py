@@ -1,14 +1,16 @@
 """The review as somebody finds it who comes for the first time: what is kept, what is said, where the keys go."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from browser import browser, no_traceback, server, settled
-from keys import all_saved, visit
+from keys import all_saved, shown_picture, visit
 from playwright.sync_api import Browser, Page, expect
 
-from panorama.decisions import Answer
+from panorama.decisions import Answer, Verdict
 from panorama.reviewfiles import open_queue
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
@@ -34,10 +36,16 @@ def sign(page: Page, who: str) -> None:
     settled(page)
 
 
+def decide(run: Run, home: Path, *names: str) -> None:
+    """The first cell by each of these, by turns changed and kept."""
+    queue = open_queue(run)
+    verdicts: tuple[Verdict, Verdict] = ("change", "keep")
+    answers = [Answer(*queue.name(0), int(queue.given[0]), verdicts[n % 2], who) for n, who in enumerate(names)]
+    ReviewStore(home / "reviews.sqlite").apply(run.fingerprint, answers)
+
+
 def test_a_name_comes_back_on_the_people_page_by_a_refresh_and_by_a_link(opened: Browser, finished: Run, home: Path) -> None:
-    store, queue = ReviewStore(home / "reviews.sqlite"), open_queue(finished)
-    cell = (*queue.name(0), int(queue.given[0]))
-    store.apply(finished.fingerprint, [Answer(*cell, "keep", "Ada"), Answer(*cell, "change", "Bob")])
+    decide(finished, home, "Ada", "Bob")
     with server(home) as (address, _):
         page = visit(opened, address)
         sign(page, "Eve")
@@ -132,3 +140,65 @@ def test_on_half_a_screen_no_label_of_a_whole_picture_is_covered(opened: Browser
             page.wait_for_timeout(300)
             assert under(page, ".switches") <= height, "three labels are on the first screen"
         no_traceback(page)
+
+
+PAGES_WITH_A_RUN = ["train", "sanity_check", "review", "export", "effect", "predict", "report"]
+
+
+def test_one_back_leaves_each_page_and_back_takes_each_choice_back(opened: Browser, finished: Run, home: Path) -> None:
+    decide(finished, home, "Ada")
+    other = finished.folder.with_name("20200101-000000-ffff")
+    shutil.copytree(finished.folder, other)
+    values = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(values | {"created": "2020-01-01T00:00:00+00:00"}))
+    with server(home) as (address, _):
+        page = opened.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        page.goto(address)
+        for name in PAGES_WITH_A_RUN:
+            page.locator(f"[data-testid=stSidebarNav] a[href$='/{name}']").click()
+            page.wait_for_url(f"**/{name}?run={finished.id}", timeout=30_000)
+            settled(page)
+            page.go_back()
+            page.wait_for_url(f"{address}/", timeout=10_000)
+            expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
+            settled(page)
+        for path in ("export", "review?mode=grid"):  # typed, or by a link without a run
+            page.goto("about:blank")
+            page.goto(f"{address}/{path}")
+            page.wait_for_url(f"**run={finished.id}*", timeout=30_000)
+            settled(page)
+            page.go_back()
+            page.wait_for_url("about:blank", timeout=10_000)
+
+        page.goto(f"{address}/sanity_check")
+        page.wait_for_url(f"**run={finished.id}", timeout=30_000)
+        page.get_by_role("combobox", name="Run").click()
+        page.get_by_role("option").last.click()
+        for name in ("sanity_check", "review", "export", "report", "review"):
+            page.locator(f"[data-testid=stSidebarNav] a[href$='/{name}']").click()
+            page.wait_for_url(f"**/{name}?run={other.name}", timeout=30_000)
+            settled(page)
+
+        # A choice is a step of its own; after a while the page no longer takes an old address for one that is on its way.
+        page.goto("about:blank")
+        page.goto(f"{address}/review")
+        page.wait_for_url(f"**run={finished.id}*", timeout=30_000)
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        page.get_by_role("radio", name="Whole pictures").click()
+        page.wait_for_url("**mode=image*", timeout=20_000)
+        page.get_by_role("combobox", name="Run").click()
+        page.get_by_role("option").last.click()
+        page.wait_for_url(f"**run={other.name}*", timeout=20_000)
+        settled(page)
+        page.wait_for_timeout(2500)
+        page.go_back()
+        page.wait_for_url(f"**run={finished.id}*mode=image*", timeout=20_000)
+        settled(page)
+        expect(page.get_by_role("radio", name="Whole pictures")).to_be_checked()
+        page.go_back()
+        page.wait_for_url(f"**/review?run={finished.id}", timeout=20_000)
+        expect(page.get_by_role("radio", name="One by one")).to_be_checked(timeout=20_000)
+        page.reload()
+        page.wait_for_url(f"**/review?run={finished.id}", timeout=20_000)
+        page.go_back()
+        page.wait_for_url("about:blank", timeout=10_000)

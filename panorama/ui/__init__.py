@@ -30,6 +30,7 @@ from panorama.reviewfiles import open_queue
 from panorama.reviewing import ReviewQueue, Standing
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
+from panorama.ui import address
 from panorama.workspace import current_source
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def enter() -> None:
     st.session_state["entered"] = True
     st.set_page_config(page_title="panorama", page_icon="🏞️", layout="wide")
     page = _navigation()
+    address.arrive(page.url_path)
     _gate()
     st.html(Path(__file__).with_name("style.css"))
     _sidebar()
@@ -235,6 +237,13 @@ def data_set(source: Source) -> DataSet:
 
 
 def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
+    """As `pick_run`, and says in the address which one it is."""
+    run = pick_run(needs=needs, title=title, own_labels=own_labels)
+    address.say({"run": run.id}, {"run"})
+    return run
+
+
+def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
     """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest that has the file `needs`. Ends the page when
     there is none.
 
@@ -260,15 +269,22 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
     if asked and asked not in ids:
         st.warning(f"The run {text(asked)} is not here, or has not got that far. Showing another one instead.")
     key = f"run-{needs}"
-    if st.session_state.get(key) not in ids or asked != st.session_state.get(f"{key}-address"):
+    known = f"{key}-known"  # the addresses that say nothing new
+    is_new = asked is not None and asked not in st.session_state.get(known, ())
+    if st.session_state.get(key) not in ids or is_new:
         if asked in ids:  # a new address decides; after that the menu does
             st.session_state["run"] = asked
             st.session_state[key] = asked
         else:
             st.session_state[key] = _follow(st.session_state.get("run"), found, own_labels=own_labels)
+        st.session_state[known] = (asked, st.session_state[key])
+    elif st.session_state.pop(f"{key}-menu", False):
+        st.session_state[known] = (st.session_state[key],)
+    st.session_state[key] = st.session_state[key]  # the menu of another page has the same key, and would begin anew
 
     def choose() -> None:
         st.session_state["run"] = st.session_state[key]
+        st.session_state[f"{key}-menu"] = True
 
     chosen: str = menu.selectbox(
         "Run", ids, format_func=names.__getitem__, key=key, on_change=choose, label_visibility="collapsed" if title else "visible"
@@ -276,7 +292,6 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
     wanted = st.session_state.get("run")
     if wanted is not None and wanted != chosen:
         st.caption(_why_another(wanted, own_labels=own_labels))
-    st.query_params["run"] = st.session_state[f"{key}-address"] = chosen
     return found[ids.index(chosen)]
 
 
