@@ -393,6 +393,23 @@ def test_a_chosen_run_that_cannot_be_shown_is_said(finished: Run) -> None:
     assert "has not got that far" in words(app)
 
 
+@pytest.mark.parametrize(
+    ("url", "missing"),
+    [
+        ("http://127.0.0.1:8501/nopage", "nopage"),
+        ("http://127.0.0.1:8501/a%20page?x=1", "a page"),
+        ("http://127.0.0.1:8501/", ""),
+        ("http://127.0.0.1:8501", ""),
+        ("http://127.0.0.1:8501/start", ""),
+        ("https://host/panorama/", ""),
+        ("https://host/panorama/nopage", "nopage"),
+        (None, ""),
+    ],
+)
+def test_an_address_that_is_no_page_s_is_told_from_the_first_page_behind_a_proxy(url: str | None, missing: str) -> None:
+    assert ui._no_page(url) == missing
+
+
 def test_what_an_import_of_decisions_did_is_said_below_its_button(finished: Run) -> None:
     sheet = (finished.source.root / "train_label.csv").read_text().splitlines()
     name, red = sheet[3].split(",")[:2]

@@ -202,3 +202,29 @@ def test_one_back_leaves_each_page_and_back_takes_each_choice_back(opened: Brows
         page.wait_for_url(f"**/review?run={finished.id}", timeout=20_000)
         page.go_back()
         page.wait_for_url("about:blank", timeout=10_000)
+
+
+def test_an_address_that_names_no_training_or_no_page_is_said(opened: Browser, finished: Run, home: Path) -> None:
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        sign(page, "Ann")  # which the browser brings back, in one more run of the page
+        page.goto(f"{address}/review?run=nope")
+        said = page.get_by_text("The address asks for the training nope, which is not here.")
+        expect(page.get_by_role("textbox", name="Your name")).to_have_value("Ann", timeout=20_000)
+        settled(page)
+        expect(said).to_contain_text("It is the only one.")
+        page.wait_for_url(f"**run={finished.id}", timeout=10_000)
+        page.locator("[data-testid=stSidebarNav] a[href$='/export']").click()
+        page.wait_for_url(f"**/export?run={finished.id}", timeout=20_000)
+        settled(page)
+        expect(said).to_have_count(0)
+
+        page.goto(f"{address}/nopage")
+        expect(page.get_by_text("There is no page nopage here.")).to_be_visible(timeout=20_000)
+        expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible()
+        for right in ("", "/", "/start"):
+            page.goto(f"{address}{right}")
+            expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
+            settled(page)
+            expect(page.get_by_text("There is no page")).to_have_count(0)
+        no_traceback(page)

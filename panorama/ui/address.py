@@ -31,6 +31,11 @@ def arrive(page: str) -> None:
         st.session_state[_PAGE], st.session_state[_HAS_ARRIVED] = page, True
 
 
+def page() -> str:
+    """The page that somebody is on, by its address."""
+    return str(st.session_state.get(_PAGE, ""))
+
+
 def say(wanted: Mapping[str, str], names: Collection[str]) -> Literal["arrival", "step", "as before"]:
     """Puts `wanted` into the address, and of these names nothing else. Once a run."""
     there = st.query_params.to_dict()
