@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import browser, no_traceback, server, settled
-from keys import all_saved, shown_picture, visit
+from keys import all_saved, question, shown_picture, visit
 from playwright.sync_api import Browser, Page, expect
 
 from panorama.decisions import Answer, Verdict
@@ -227,4 +227,39 @@ def test_an_address_that_names_no_training_or_no_page_is_said(opened: Browser, f
             expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
             settled(page)
             expect(page.get_by_text("There is no page")).to_have_count(0)
+        no_traceback(page)
+
+
+def test_a_half_typed_note_is_kept_through_a_refresh_and_another_way_and_stored_once(
+    opened: Browser, finished: Run, home: Path
+) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        asked = question(page)
+        page.keyboard.press("t")
+        page.keyboard.type("behind the <b>rocks</b>")
+        page.reload()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        settled(page)
+        assert question(page) == asked
+        expect(page.locator(".panel")).to_contain_text("Note: behind the <b>rocks</b>")
+        page.get_by_role("radio", name="Whole pictures").click()
+        page.locator(".switch").first.wait_for(timeout=20_000)
+        page.get_by_role("radio", name="One by one").click()
+        expect(page.locator(".panel")).to_contain_text("Note: behind the <b>rocks</b>", timeout=20_000)
+        page.keyboard.press("t")
+        page.keyboard.press("End")
+        page.keyboard.type(", left")
+        page.keyboard.press("Escape")
+        page.keyboard.press("y")
+        all_saved(page)
+        page.keyboard.press("s")
+        all_saved(page)
+        assert [row.note for row in store.log(finished.fingerprint)] == ["behind the <b>rocks</b>, left", ""]
+        page.reload()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        assert page.evaluate(
+            "Object.keys(sessionStorage).filter((key) => key.includes('notes')).map((key) => sessionStorage[key])"
+        ) == ["{}"]
         no_traceback(page)

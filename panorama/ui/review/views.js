@@ -113,7 +113,6 @@ class CellView extends View {
     this.panel = el("div", {});
     this.reasons = el("div", {});
     this.below = el("div", { class: "below" });
-    this.notes = new Map();
     const panel = el("div", { class: "panel" }, this.panel, this.status, this.offer, this.notice, this.reasons);
     this.root.replaceChildren(el("div", { class: "bench" }, this.picture.element, panel), this.below, this.asks);
   }
@@ -170,7 +169,7 @@ class CellView extends View {
          !blind && this.desk.data.hasHeat && keyed("Heat map", "H", { class: "quiet-button", "aria-pressed": String(this.desk.heat), onclick: () => this.toggleHeat(),
                                                          title: "Where the trained model sees the label; it has learned from this picture" })),
       this.desk.heat && !blind && this.desk.data.hasHeat && this.legend(),
-      this.noting ? this.noteField(card) : this.notes.get(card.id) && el("p", { class: "quiet lines" }, "Note: ", this.notes.get(card.id)),
+      this.noting ? this.noteField(card) : this.desk.note(card) && el("p", { class: "quiet lines" }, "Note: ", this.desk.note(card)),
       this.lastLine(),
     ].filter(Boolean);
   }
@@ -182,8 +181,8 @@ class CellView extends View {
 
   noteField(card) {
     const field = el("textarea", { rows: 2, maxlength: 4000, "aria-label": "Note on this decision", "aria-describedby": "note-keys", placeholder: "Goes into the log with your answer",
-                                   oninput: () => this.notes.set(card.id, field.value), onkeydown: (event) => this.leaveNote(event) });
-    field.value = this.notes.get(card.id) ?? "";
+                                   oninput: () => this.desk.write(card, field.value), onkeydown: (event) => this.leaveNote(event) });
+    field.value = this.desk.note(card);
     return el("div", {}, field, el("p", { class: "quiet note-keys", id: "note-keys" }, el("kbd", {}, "Enter"), " keeps it: back to the keys", el("kbd", {}, "Shift Enter"), " new line"));
   }
 
@@ -246,8 +245,8 @@ class CellView extends View {
     const { desk } = this;
     const card = desk.current();
     if (!card || !card.url && !card.missing) return; // nobody answers for a picture that is not there yet
-    const note = this.notes.get(card.id)?.trim();
-    this.notes.delete(card.id);
+    const note = desk.note(card).trim();
+    desk.write(card, "");
     desk.done([card.id]);
     const blind = this.blind() && !desk.revealed.has(card.id);
     desk.revealed.add(card.id);
