@@ -1,9 +1,11 @@
 """Every page without a browser: empty, with data, and with strings that try to be markup."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -703,6 +705,17 @@ def test_reading_that_was_stopped_is_said_and_can_go_on(seed_folder: Callable[..
 @pytest.mark.usefixtures("finished")
 def test_every_page_hands_over_to_another(name: str) -> None:
     assert open_page(name).get("page_link")
+
+
+def test_each_page_hands_over_to_the_next_and_the_last_one_ends_the_way() -> None:
+    """Predict is beside the way: no page calls it the next, and it does not send to the page that sends to it."""
+    way = ["dataset", "train", "sanity_check", "review", "export", "effect", "report"]
+    source = {name: (ROOT / "pages" / f"{name}.py").read_text() for name in PAGES}
+    following = {name: set(re.findall(r'page_link\("(\w+)", "Next: ', text)) for name, text in source.items()}
+    assert following == {name: {then} for name, then in pairwise(way)} | {"start": set(), "report": set(), "predict": set()}
+    assert "page_link" in source["report"]
+    assert 'page_link("report"' not in source["predict"]
+    assert 'page_link("predict"' in source["report"]
 
 
 def test_a_data_set_without_a_training_is_not_taken_for_one_that_has(finished: Run, home: Path, tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ _PAGES = (
     ("review", "Review"),
     ("export", "Export"),
     ("effect", "Effect"),
-    ("predict", "Predict"),
     ("report", "Report"),
+    ("predict", "Predict"),
 )
 
 
