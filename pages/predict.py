@@ -27,7 +27,7 @@ if pasted is not None:
     sources.append(pasted)
 if not sources:
     st.info("Drop pictures above, or copy a picture and paste it. They stay on this machine and are not stored.")
-    ui.page_link("report", "Read what is known of the model →")
+    ui.page_link("review", "Back to the way: review the labels that are probably wrong →")
     st.stop()
 
 try:
@@ -97,4 +97,4 @@ if compared and other_labels:
     st.caption(f"Hollow marks: {ui.text(ui.run_title(others[compared]))}, where it knows the label.")
 if read:
     predicting.table(model.labels, [answer for answer, _, _ in read])
-ui.page_link("dataset", "Next: begin with another data set →")
+ui.page_link("review", "Back to the way: review the labels that are probably wrong →")

@@ -69,4 +69,6 @@ if health.remarks:
     with st.expander("Remarks"):
         st.html("".join(f'<p class="pn-error">{ui.esc(problem)}</p>' for problem in health.remarks))
 st.divider()
-ui.page_link("predict", "Next: try the model on your own pictures →")
+st.write("This is the last page of the way.")
+ui.page_link("predict", "Try the model on your own pictures →")
+ui.page_link("dataset", "Begin with another data set →")

@@ -30,7 +30,7 @@ ORDERS: dict[Order, str] = {"doubt": "most doubtful first", "image": "picture by
 
 head = st.container(key="review-head", gap="small")
 with head:
-    run = ui.choose_run(needs="suspects.csv", title="Review", own_labels=True)
+    run = ui.pick_run(needs="suspects.csv", title="Review", own_labels=True)  # the address is written with the filters
 try:
     desk = review.desk_of(run)
 except PanoramaError as error:
@@ -62,7 +62,7 @@ restore(choices)
 left, right = head.columns([3, 1], vertical_alignment="bottom")
 mode = left.segmented_control(
     "How to go through them", list(MODES), format_func=MODES.__getitem__, default=None if "mode" in st.session_state else "cell",
-    key="mode", label_visibility="collapsed", required=True,
+    key="mode", label_visibility="collapsed", required=True, on_change=review.change_mode, args=(queue.labels,),
 )  # fmt: skip
 with right:
     if ui.login_name():
@@ -117,7 +117,8 @@ with fourth.popover(marked("Blind, controls", choices, "blind", "controls"), wid
         help="So many of the cells are ones that nobody suspects, at random. They tell how many errors are left, and how often you disagree with sound labels. Best together with blind.",
     )  # fmt: skip
 
-keep(choices)
+keep(choices, run.id)
+st.session_state["mode-shown"] = mode
 
 image = st.query_params.get("image")
 if image is not None and image not in queue.position:
@@ -137,7 +138,7 @@ if of_people:
     review.people(desk, run, who, blind=blind)
 elif blind and mode == "grid":
     st.info("Many at once shows what the CSV says of each picture. Blind works one by one and on whole pictures.")
-    st.button("Go on one by one, blind", key="blind-cell", on_click=lambda: st.session_state.update(mode="cell"))
+    st.button("Go on one by one, blind", key="blind-cell", on_click=review.change_mode, args=(queue.labels, "cell"))
 else:
     shown: Mode = "grid" if mode == "grid" else "image" if mode == "image" else "cell"
     filters = Filters(

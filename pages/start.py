@@ -59,8 +59,8 @@ steps = (
     ("review", "Review", "Decide on the labels that are probably wrong, alone or with others.", False),
     ("export", "Export", "Take home the corrected CSV, and see each line that changes.", False),
     ("effect", "Effect", "Train again on the corrected labels, and see what it brought.", False),
-    ("predict", "Predict", "Try the model on your own pictures.", False),
     ("report", "Report", "What was measured, and what was corrected.", False),
+    ("predict", "Predict", "Try the model on your own pictures.", False),
 )
 listed = st.container(key="steps", gap="small")
 for name, title, what, done in steps:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 from panorama.heat import heat_of, overlay_png
 from panorama.reviewing import Neighbour
@@ -73,7 +74,7 @@ def packet(
         "order": list(makers), "cards": _made(makers, have, budget_seconds, now),
         "acked": {"client": client, "n": receipt.acked} if client and not receipt.error else None,
         "refused": receipt.refused, "restored": [[n, _id(desk, view, cell)] for n, cell in receipt.restored], "error": receipt.error,
-        "full": _full(desk, run, view, sent.get("full"), album), "empty": _empty(view.filters), "hasHeat": has_heat,
+        "full": _full(desk, run, view, sent.get("full"), album), "empty": _empty(view.filters, desk.with_others(view.filters, view.who) if not makers else {}), "hasHeat": has_heat,
         "latest": _latest(desk, view.who) if sent.get("latest") is True else None,
     }  # fmt: skip
 
@@ -244,7 +245,15 @@ def _full(desk: Desk, run: Run, view: View, wanted: object, album: Thumbnails) -
     return {"id": wanted, "url": _picture(run, desk.queue.paths[row], desk.queue.images[row], _LARGE_SIDE, album)["url"]}
 
 
-def _empty(filters: Filters) -> Json:
+def _empty(filters: Filters, with_others: Mapping[str, int]) -> Json:
+    """What stands in the place of the next card. with_others: how many fitting cells others have on screen, by their names."""
+    if with_others:
+        n = sum(with_others.values())
+        who = " and ".join(sorted(with_others)) if len(with_others) < 3 else f"{len(with_others)} others"
+        return {
+            "title": f"What is left here is with {who}: {counted(n, 'cell')}.",
+            "then": "Nobody else gets what somebody has on screen. What they have not answered three minutes after their latest answer comes back: refresh the page then, or go on with other filters.",
+        }
     if filters == Filters():
         return {
             "title": "Every suspect is decided.",

@@ -63,10 +63,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class Reviewer:
-    """Who decides: a name ("" for somebody who gave none), and whether it was declared or comes from a login."""
+    """Who decides: a name ("" for somebody who gave none), and whether it was declared or comes from a login. session: where they sit; "": nobody knows."""
 
     name: str = ""
     identity: Identity = "declared"
+    session: str = field(default="", compare=False, repr=False)
 
 
 @dataclass
@@ -92,6 +93,7 @@ class _Lane:
     used_at: float = 0.0
 
 
+_Holder = tuple[str, str]  # a reviewer's name, and one of their sessions
 _LaneKey = tuple[Filters, str]  # the filters, and of "mine" the reviewer's name
 
 
@@ -124,7 +126,8 @@ class Desk:
         self.made = time.time_ns()  # tells this reading of the run from another one, whose cells may stand elsewhere
         self._fold = Fold()
         self._open = np.ones(len(queue.doubts), bool)  # nobody has decided or skipped it, and it is in no conflict
-        self._leases: dict[int, tuple[str, float]] = {}  # cell -> (reviewer's name, until)
+        self._leases: dict[int, dict[_Holder, float]] = {}  # cell -> who has it on screen -> until
+        self._names: dict[str, str] = {}  # session -> the name under which it holds cells
         self._unsuspected_of: tuple[object, Positions] = (None, np.empty(0, np.int64))
         self._taught = 0  # decisions and undos so far, which the ranking learns from
         self.refresh()
@@ -272,13 +275,12 @@ class Desk:
         `control_share` of all. Controls are cells of doubt under 0.05 that fit the label, kind and split, at random.
         """
         with self._lock:
+            self._sit_down(who)
             cells = self._next_cells(filters, who, n)
             slots = [Slot(int(cell)) for cell in cells]
             if control_share > 0 and filters.state == "waiting":
                 slots = self._with_controls(slots, filters, who, n_answered, control_share, seed)[:n]
-            until = self._now() + _LEASE_SECONDS
-            if who.name:  # whoever gives no name keeps nothing from the one they become
-                self._leases |= {slot.cell: (who.name, until) for slot in slots}
+            self._keep((slot.cell for slot in slots), who)
             return slots
 
     def expected_wrong(self, filters: Filters, who: Reviewer, n: int) -> tuple[int, float]:
@@ -290,17 +292,44 @@ class Desk:
     def next_images(self, filters: Filters, who: Reviewer, n: int) -> list[int]:
         """Positions of the next images, the one with the most doubtful fitting cell first; leased with all their cells that wait."""
         with self._lock:
+            self._sit_down(who)
             cells = self._next_cells(filters, who, n * len(self.queue.labels))
             rows = list(dict.fromkeys(self.queue.image_of[cells].tolist()))[:n]
-            until = self._now() + _LEASE_SECONDS
-            for cell in self.queue.cell_at[rows].ravel().tolist():
-                if cell >= 0 and self._open[cell] and who.name:
-                    self._leases[cell] = who.name, until
+            self._keep((cell for cell in self.queue.cell_at[rows].ravel().tolist() if cell >= 0 and self._open[cell]), who)
             return rows
 
+    def with_others(self, filters: Filters, who: Reviewer) -> Counter[str]:
+        """Of the cells that fit the filters, how many are not given out because others have them on screen; by whom."""
+        if filters.state != "waiting":
+            return Counter()
+        with self._lock:
+            now, lane = self._now(), self._lane(filters, who.name)
+            held = [self._holders(cell, who, now) for cell in self._leases if lane.in_state[cell] and lane.fits[cell]]
+            return Counter(min(names) for names in held if names)
+
+    def _sit_down(self, who: Reviewer) -> None:
+        """Whoever goes on under another name gives back what the session held under the one before."""
+        if not who.session:
+            return
+        before = self._names.get(who.session, who.name)
+        if before != who.name:
+            for holders in self._leases.values():
+                holders.pop((before, who.session), None)
+        self._names[who.session] = who.name
+
+    def _keep(self, cells: Iterable[int], who: Reviewer) -> None:
+        """Keeps cells from others for a while. Whoever gives no name keeps nothing from the one they become."""
+        if who.name:
+            until = self._now() + _LEASE_SECONDS
+            for cell in cells:
+                self._leases.setdefault(cell, {})[who.name, who.session] = until
+
+    def _holders(self, cell: int, who: Reviewer, now: float) -> set[str]:
+        """The other names that have the cell on screen."""
+        return {name for (name, _), until in self._leases.get(cell, {}).items() if name != who.name and until > now}
+
     def _is_free(self, cell: int, who: Reviewer, now: float) -> bool:
-        holder, until = self._leases.get(cell, (who.name, 0.0))
-        return holder == who.name or until <= now
+        return not self._holders(cell, who, now)
 
     def _next_cells(self, filters: Filters, who: Reviewer, n: int) -> list[int]:
         lane = self._lane(filters, who.name)
@@ -312,7 +341,8 @@ class Desk:
             return [int(cell) for cell in cells[:n]]
         now = self._now()
         if len(self._leases) > 4096:
-            self._leases = {cell: lease for cell, lease in self._leases.items() if lease[1] > now}
+            self._leases = {cell: held for cell, held in self._leases.items() if max(held.values(), default=0.0) > now}
+            self._names = {session: name for held in self._leases.values() for name, session in held}
         found = []
         for cell in cells[: n + len(self._leases)].tolist():
             if filters.state == "mine" or self._is_free(cell, who, now):

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from playwright.sync_api import Page
+from browser import settled
+from playwright.sync_api import Browser, Page
 
 from panorama.decisions import Decision
 
@@ -51,3 +52,30 @@ def press_and_watch(page: Page, count: int, *, every_seconds: float, keys: str =
 def what_is_stored(log: Sequence[Decision]) -> list[str]:
     """The log as `press_and_watch` tells presses: skip is s, and y and n by the value that was decided."""
     return [f"{d.image}|{d.label}|{'s' if d.value is None else 'y' if d.value else 'n'}" for d in log]
+
+
+def visit(opened: Browser, address: str, query: str = "") -> Page:
+    """The review in a new window of the browser, with its first picture."""
+    page = opened.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+    page.goto(f"{address}/review{query}")
+    page.wait_for_function(shown_picture(), timeout=60_000)
+    settled(page)
+    return page
+
+
+def all_saved(page: Page) -> None:
+    """Waits until the page says so."""
+    page.wait_for_function(LAST_SAVED, timeout=30_000)
+
+
+def question(page: Page) -> str:
+    """What is asked: "image|label"."""
+    text: str = page.evaluate(
+        f"{ROOT_SCRIPT}.querySelector('.where .name').textContent + '|' + {ROOT_SCRIPT}.querySelector('h2 em').textContent"
+    )
+    return text
+
+
+def status(page: Page) -> str:
+    """The line that says what is saved."""
+    return page.locator(".status").inner_text()

@@ -1,9 +1,11 @@
 """Every page without a browser: empty, with data, and with strings that try to be markup."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,13 @@ def open_page(name: str) -> AppTest:
     return app
 
 
+def benches(app: AppTest) -> list[Any]:
+    return [one for one in app.get("bidi_component") if one.proto.component_name == "panorama_workbench"]
+
+
 def told(app: AppTest) -> dict[str, Any]:
     """What the review's component is told; the last card that it holds nothing of is the first."""
-    (component,) = app.get("bidi_component")
+    (component,) = benches(app)
     values: dict[str, Any] = json.loads(component.proto.json)
     return values
 
@@ -122,7 +128,7 @@ def test_every_way_to_review_is_shown_by_a_link(mode: str) -> None:
     app.toggle(key="blind").set_value(True).run()
     sound(app)
     if mode == "grid":
-        assert not app.get("bidi_component"), "a grid is of what the CSV says"
+        assert not benches(app), "a grid is of what the CSV says"
         app.button(key="blind-cell").click().run()
         sound(app)
     assert told(app)["blind"]
@@ -143,6 +149,7 @@ def test_blind_from_a_grid_of_one_kind_leaves_nothing_that_tells_it(finished: Ru
     app.segmented_control(key="mode").set_value("grid").run()
     app.selectbox(key="kind").set_value("extra").run()
     assert app.query_params["kind"] == "extra"
+    label = app.selectbox(key="label").value
     app.toggle(key="blind").set_value(True).run()
     sound(app)
     assert "Blind works one by one" in words(app)
@@ -150,14 +157,72 @@ def test_blind_from_a_grid_of_one_kind_leaves_nothing_that_tells_it(finished: Ru
     sound(app)
     assert (app.selectbox(key="kind").value, app.selectbox(key="kind").disabled) == ("all", True)
     assert "kind" not in app.query_params
+    app.selectbox(key="label").set_value(label).run()
     cards = told(app)["cards"].values()
-    assert {card["given"] for card in cards} == {0, 1}, "both kinds are asked for"
+    assert {int(queue.given[int(cell)]) for cell in told(app)["order"]} == {0, 1}, "both kinds are asked for"
     assert all("blind=1" in card["link"] for card in cards)
     for tells in ("changed", "kept", "Errors in all", "Of the next", "CSV says yes", "CSV says no", "missing", "extra"):
         assert tells not in words(app), tells
     app.segmented_control(key="mode").set_value("people").run()
     assert "1 cell on which reviewers disagree" in words(app)
     assert "The CSV says" not in words(app)
+
+
+@pytest.mark.usefixtures("finished")
+def test_another_name_in_the_same_tab_gets_the_same_cells_and_another_person_is_told_with_whom_they_are() -> None:
+    ann, eve = open_page("review"), open_page("review")
+    ann.text_input(key="reviewer").set_value("Ann").run()
+    first = first_card(ann)
+    held = told(ann)["order"]
+    for app in (ann, eve):
+        app.text_input(key="search").set_value(first["image"]).run()
+    eve.text_input(key="reviewer").set_value("Eve").run()
+    assert first["id"] not in told(eve)["order"]
+    eve.selectbox(key="label").set_value(first["label"]).run()
+    assert told(eve)["empty"]["title"] == "What is left here is with Ann: 1 cell."
+    ann.text_input(key="search").set_value("").run()
+    ann.text_input(key="reviewer").set_value("Anna").run()
+    sound(ann)
+    assert told(ann)["order"] == held
+    assert told(ann)["empty"]["title"] == "Every suspect is decided.", "which nobody sees before it is true"
+    ann.text_input(key="search").set_value("no such picture").run()
+    ann.text_input(key="reviewer").set_value("").run()
+    eve.run()
+    assert told(eve)["order"] == [first["id"]]
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_grid_has_a_label_and_kind_of_its_own_and_leaves_the_other_filters_as_they_were() -> None:
+    app = open_page("review")
+
+    def go_on(mode: str) -> tuple[str, str]:
+        app.segmented_control(key="mode").set_value(mode).run()
+        sound(app)
+        return app.selectbox(key="label").value, app.selectbox(key="kind").value
+
+    assert go_on("grid")[0] in COLOURS
+    app.selectbox(key="label").set_value("blue").run()
+    app.selectbox(key="kind").set_value("extra").run()
+    assert go_on("cell") == ("all labels", "all")
+    assert not {"label", "kind"} & set(app.query_params)
+    assert len({card["label"] for card in told(app)["cards"].values()}) > 1, "all labels are asked for"
+    assert go_on("grid") == ("blue", "extra"), "the grid is as it was left"
+    assert go_on("image") == ("all labels", "all")
+
+    go_on("cell")
+    app.selectbox(key="label").set_value("red").run()
+    assert go_on("grid")[0] == "red", "who looks for red goes on with red"
+    app.selectbox(key="label").set_value("green").run()
+    assert go_on("people") == ("red", "all")
+    app.switch_page("pages/export.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/review.py").run()
+    assert go_on("cell") == ("red", "all")
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    app.query_params |= {"mode": "grid", "label": "blue", "kind": "extra"}
+    app.switch_page("pages/review.py").run()
+    assert go_on("cell") == ("all labels", "all"), "a link to a grid says nothing of other ways"
 
 
 @pytest.mark.usefixtures("finished")
@@ -310,7 +375,6 @@ def test_a_run_that_is_chosen_on_one_page_is_shown_on_all(finished: Run) -> None
     ):
         follow(app, name)
         assert app.selectbox(key=f"run-{key}").value == finished.id, name
-        assert app.query_params["run"] in (finished.id, [finished.id]), name
     app.selectbox(key="run-model.json").set_value(newer.id).run()
     follow(app, "review")
     assert app.selectbox(key="run-suspects.csv").value == newer.id
@@ -329,6 +393,23 @@ def test_a_chosen_run_that_cannot_be_shown_is_said(finished: Run) -> None:
     follow(app, "report")
     assert app.selectbox(key="run-metrics.json").value == finished.id
     assert "has not got that far" in words(app)
+
+
+@pytest.mark.parametrize(
+    ("url", "missing"),
+    [
+        ("http://127.0.0.1:8501/nopage", "nopage"),
+        ("http://127.0.0.1:8501/a%20page?x=1", "a page"),
+        ("http://127.0.0.1:8501/", ""),
+        ("http://127.0.0.1:8501", ""),
+        ("http://127.0.0.1:8501/start", ""),
+        ("https://host/panorama/", ""),
+        ("https://host/panorama/nopage", "nopage"),
+        (None, ""),
+    ],
+)
+def test_an_address_that_is_no_page_s_is_told_from_the_first_page_behind_a_proxy(url: str | None, missing: str) -> None:
+    assert ui._no_page(url) == missing
 
 
 def test_what_an_import_of_decisions_did_is_said_below_its_button(finished: Run) -> None:
@@ -624,6 +705,17 @@ def test_reading_that_was_stopped_is_said_and_can_go_on(seed_folder: Callable[..
 @pytest.mark.usefixtures("finished")
 def test_every_page_hands_over_to_another(name: str) -> None:
     assert open_page(name).get("page_link")
+
+
+def test_each_page_hands_over_to_the_next_and_the_last_one_ends_the_way() -> None:
+    """Predict is beside the way: no page calls it the next, and it does not send to the page that sends to it."""
+    way = ["dataset", "train", "sanity_check", "review", "export", "effect", "report"]
+    source = {name: (ROOT / "pages" / f"{name}.py").read_text() for name in PAGES}
+    following = {name: set(re.findall(r'page_link\("(\w+)", "Next: ', text)) for name, text in source.items()}
+    assert following == {name: {then} for name, then in pairwise(way)} | {"start": set(), "report": set(), "predict": set()}
+    assert "page_link" in source["report"]
+    assert 'page_link("report"' not in source["predict"]
+    assert 'page_link("predict"' in source["report"]
 
 
 def test_a_data_set_without_a_training_is_not_taken_for_one_that_has(finished: Run, home: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from browser import browser, no_traceback, server, settled
-from keys import BURST, LAST_SAVED, ROOT_SCRIPT, press_and_watch, shown_picture, what_is_stored
-from playwright.sync_api import Browser, Page, expect
+from keys import BURST, ROOT_SCRIPT, all_saved, press_and_watch, question, shown_picture, status, visit, what_is_stored
+from playwright.sync_api import Browser, expect
 
 from panorama import runs
 from panorama.reviews import ReviewStore
@@ -30,25 +30,6 @@ def finished(trained: Callable[..., Run]) -> Run:
 def opened(chromium: str) -> Iterator[Browser]:
     with browser(chromium) as it:
         yield it
-
-
-def visit(opened: Browser, address: str, query: str = "") -> Page:
-    page = opened.new_context(viewport={"width": 1440, "height": 1000}).new_page()
-    page.goto(f"{address}/review{query}")
-    page.wait_for_function(shown_picture(), timeout=60_000)
-    settled(page)
-    return page
-
-
-def all_saved(page: Page) -> None:
-    page.wait_for_function(LAST_SAVED, timeout=30_000)
-
-
-def question(page: Page) -> str:
-    text: str = page.evaluate(
-        f"{ROOT_SCRIPT}.querySelector('.where .name').textContent + '|' + {ROOT_SCRIPT}.querySelector('h2 em').textContent"
-    )
-    return text
 
 
 def test_sixty_keys_in_thirty_seconds_and_twenty_without_a_gap(opened: Browser, finished: Run, home: Path) -> None:
@@ -286,10 +267,6 @@ def test_another_run_of_the_same_csv_brings_its_own_cards(opened: Browser, finis
         shown = next(row for row in rows if row[header.index("image")] == image and row[header.index("label")] == label)
         assert log[1].probability == pytest.approx(float(shown[header.index("probability")]), abs=1e-5)
         assert len({(row.image, row.label) for row in log}) == 2
-
-
-def status(page: Page) -> str:
-    return page.locator(".status").inner_text()
 
 
 def test_notes_counts_and_what_was_refused(opened: Browser, finished: Run, home: Path) -> None:

@@ -102,6 +102,33 @@ def test_two_reviewers_do_not_get_the_same_cell_unless_they_ask(store: ReviewSto
     assert asked(desk, who=BOB, n=4) == ada, "who has gone away keeps nothing"
 
 
+def test_who_changes_their_name_gives_back_what_they_held_but_not_what_their_other_tab_shows(store: ReviewStore) -> None:
+    desk = Desk(many(6), store, "run", now=Clock())
+    everything = asked(desk, n=6)
+    ann, eve = Reviewer("ann", session="first"), Reviewer("eve", session="second")
+    desk = Desk(desk.queue, store, "run", now=Clock())
+    assert asked(desk, who=ann, n=6) == everything
+    assert asked(desk, who=eve) == []
+    assert desk.with_others(Filters(), eve) == {"ann": 6}
+    assert desk.with_others(Filters(search="i0001"), eve) == {"ann": 1}
+    assert desk.with_others(Filters(state="decided"), eve) == {}
+    assert asked(desk, who=Reviewer("anna", session="first")) == everything, "her own cells, at once"
+    assert asked(desk, who=eve) == [], "and she keeps them under the new name"
+    assert desk.with_others(Filters(), eve) == {"anna": 6}
+
+    asked(desk, who=Reviewer("anna", session="third"), n=2)
+    assert asked(desk, who=Reviewer("", session="first")) == everything[2:], "two are on screen in another tab of Anna's"
+    assert asked(desk, who=eve) == everything[2:]
+
+
+def test_a_whole_picture_is_given_back_with_the_name_too(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run", now=Clock())
+    assert len(desk.next_images(Filters(), Reviewer("ann", session="first"), 2)) == 2
+    assert desk.next_images(Filters(), BOB, 2) == []
+    assert len(desk.next_images(Filters(), Reviewer("anna", session="first"), 1)) == 1
+    assert len(desk.next_images(Filters(), BOB, 2)) == 1
+
+
 def test_decisions_of_another_server_are_seen(store: ReviewStore, home: Path) -> None:
     desk = Desk(a_queue(FOUR), store, "run")
     ReviewStore(home / "reviews.sqlite").apply("csv", [Answer("a", "sea", 0, "change", "eve")])
@@ -390,9 +417,8 @@ def test_a_settlement_is_taken_back_by_anybody_but_a_declared_name_over_a_login(
                 desk.unsettle(row, undoer)
             desk.unsettle(row, settler)
         assert list(desk.fold.conflicts) == [("a", "sea")]
-        assert (store.log("csv")[-1].reviewer, store.log("csv")[-1].identity) == dataclasses.astuple(
-            undoer if is_back else settler
-        )
+        last = undoer if is_back else settler
+        assert (store.log("csv")[-1].reviewer, store.log("csv")[-1].identity) == (last.name, last.identity)
 
 
 def test_doubts_of_a_large_run_are_learned_again_after_some_seconds(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from panorama.reviewfiles import open_queue
 from panorama.reviewing import ReviewQueue, Standing
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
+from panorama.ui import address
 from panorama.workspace import current_source
 
 logger = logging.getLogger(__name__)
@@ -45,8 +47,8 @@ _PAGES = (
     ("review", "Review"),
     ("export", "Export"),
     ("effect", "Effect"),
-    ("predict", "Predict"),
     ("report", "Report"),
+    ("predict", "Predict"),
 )
 
 
@@ -55,9 +57,12 @@ def enter() -> None:
     st.session_state["entered"] = True
     st.set_page_config(page_title="panorama", page_icon="🏞️", layout="wide")
     page = _navigation()
+    address.arrive(page.url_path)
     _gate()
     st.html(Path(__file__).with_name("style.css"))
     _sidebar()
+    if page.url_path == "" and (asked := _no_page(st.context.url)):
+        st.warning(f"There is no page {text(asked)} here. This is the first page; the menu on the left has all of them.")
     page.run()
 
 
@@ -68,6 +73,17 @@ def _navigation() -> Any:
             for name, title in _PAGES
         ]
     )
+
+
+def _no_page(url: str | None) -> str:
+    """Of an address for which Streamlit shows the first page: the name that is none of a page's; "" for the first page's own.
+
+    Behind a proxy the first page's path may be any folder's: those end in a slash.
+    """
+    path = unquote(urlsplit(url or "").path)
+    name = path.rpartition("/")[2]
+    folder = str(_setting("server.baseUrlPath") or "").strip("/")
+    return "" if name == "start" or path.strip("/") == folder else name
 
 
 def ensure_entrypoint() -> None:
@@ -235,6 +251,13 @@ def data_set(source: Source) -> DataSet:
 
 
 def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
+    """As `pick_run`, and says in the address which one it is."""
+    run = pick_run(needs=needs, title=title, own_labels=own_labels)
+    address.say({"run": run.id}, {"run"})
+    return run
+
+
+def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
     """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest that has the file `needs`. Ends the page when
     there is none.
 
@@ -257,26 +280,34 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
     ids = [run.id for run in found]
     asked = st.query_params.get("run")
     names = {run.id: run_title(run) for run in found}
-    if asked and asked not in ids:
-        st.warning(f"The run {text(asked)} is not here, or has not got that far. Showing another one instead.")
     key = f"run-{needs}"
-    if st.session_state.get(key) not in ids or asked != st.session_state.get(f"{key}-address"):
+    known = f"{key}-known"  # the addresses that say nothing new
+    is_new = asked is not None and asked not in st.session_state.get(known, ())
+    if st.session_state.get(key) not in ids or is_new:
         if asked in ids:  # a new address decides; after that the menu does
             st.session_state["run"] = asked
             st.session_state[key] = asked
         else:
             st.session_state[key] = _follow(st.session_state.get("run"), found, own_labels=own_labels)
+        st.session_state[known] = (asked, st.session_state[key])
+        st.session_state["run-missing"] = (address.page(), asked) if asked is not None and asked not in ids else None
+    elif st.session_state.pop(f"{key}-menu", False):
+        st.session_state[known] = (st.session_state[key],)
+    st.session_state[key] = st.session_state[key]  # the menu of another page has the same key, and would begin anew
 
     def choose() -> None:
         st.session_state["run"] = st.session_state[key]
+        st.session_state[f"{key}-menu"] = True
+        st.session_state["run-missing"] = None
 
     chosen: str = menu.selectbox(
         "Run", ids, format_func=names.__getitem__, key=key, on_change=choose, label_visibility="collapsed" if title else "visible"
     )  # fmt: skip
+    if (missing := st.session_state.get("run-missing")) and missing[0] == address.page():
+        st.warning(_why_not(missing[1], names[chosen], len(found)))
     wanted = st.session_state.get("run")
     if wanted is not None and wanted != chosen:
         st.caption(_why_another(wanted, own_labels=own_labels))
-    st.query_params["run"] = st.session_state[f"{key}-address"] = chosen
     return found[ids.index(chosen)]
 
 
@@ -287,6 +318,13 @@ def _follow(wanted: str | None, found: Sequence[Run], *, own_labels: bool) -> st
         wanted = run.corrects.run
     ids = [run.id for run in found]
     return wanted if wanted in ids else ids[0]
+
+
+def _why_not(asked: str, shown: str, n: int) -> str:
+    """What the address asked for, why it is not shown, and what there is instead."""
+    why = "has not got that far" if runs.find_run(runs.workspace(), asked) is not None else "is not here"
+    rest = "It is the only one." if n == 1 else f"The menu above has all {n:,}."
+    return f"The address asks for the training {text(asked)}, which {why}. What you see is of another one: {text(shown)}. {rest}"
 
 
 def _why_another(wanted: str, *, own_labels: bool) -> str:

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from panorama.runs import Run
 from panorama.workbench import UNSUSPECTED, Desk, Desks, Receipt, Reviewer
 
 KEY = "workbench"
+_MEMORY = "reviewer-memory"
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("queue.js", "picture.js", "views.js", "mount.js")
 _CONFLICTS_A_PAGE = 10
@@ -32,6 +34,14 @@ def _component() -> Any:
         html='<div class="review"></div>',
         css=(_FOLDER / "review.css").read_text(encoding="utf-8"),
         js="\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS),
+    )
+
+
+@st.cache_resource(show_spinner=False)
+def _memory() -> Any:
+    """What keeps the name in the browser; one registration a server."""
+    return st.components.v2.component(
+        "panorama_reviewer", html="<i hidden></i>", js=(_FOLDER / "name.js").read_text(encoding="utf-8")
     )
 
 
@@ -62,9 +72,14 @@ def reviewer() -> Reviewer:
     """Who decides: the login where one is configured, else the name typed into the field."""
     signed_in = ui.login_name()
     if signed_in:
-        return Reviewer(signed_in, "login")
+        return Reviewer(signed_in, "login", _session())
     name = st.session_state.get("reviewer", st.session_state.get("reviewer-kept", ""))
-    return Reviewer(" ".join(name.split()), "declared")
+    return Reviewer(" ".join(name.split()), "declared", _session())
+
+
+def _session() -> str:
+    found: str = st.session_state.setdefault("review-session", uuid.uuid4().hex)
+    return found
 
 
 def name_field() -> None:
@@ -77,6 +92,37 @@ def name_field() -> None:
         help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.",
     )  # fmt: skip
     st.session_state["reviewer-kept"] = st.session_state["reviewer"]
+    with st.container(key="unseen-name"):  # not in the bench, which not every way to review has
+        _memory()(
+            key=_MEMORY, data={"reviewer": reviewer().name, "typed": bool(st.session_state.get("reviewer-typed"))}, default={"name": None},
+            on_name_change=_name_was_kept,
+        )  # fmt: skip
+
+
+def _name_was_kept() -> None:
+    """The browser knows the name of an earlier visit; whoever has typed one meanwhile, or emptied it, is not talked over."""
+    kept = (st.session_state.get(_MEMORY) or {}).get("name")
+    if isinstance(kept, str) and not st.session_state.get("reviewer") and not st.session_state.get("reviewer-typed"):
+        st.session_state["reviewer"] = kept[:200]
+
+
+def change_mode(labels: Sequence[str], to: str | None = None) -> None:
+    """Another way was chosen (to: by a button). The grid is of one label and kind, which are its own: whoever leaves it finds the filters that were there
+    before, and whoever comes back to it with none of them on finds the grid's."""
+    state = st.session_state
+    if to is not None:
+        state["mode"] = to
+    was, now = state.get("mode-shown"), state["mode"]
+    if (was == "grid") == (now == "grid"):
+        return
+    state[f"filters-{'grid' if was == 'grid' else 'others'}"] = {name: state[name] for name in ("label", "kind") if name in state}
+    found = state.get(f"filters-{'grid' if now == 'grid' else 'others'}", {})
+    if now != "grid":
+        for name in ("label", "kind"):
+            state.pop(name, None)
+        state.update(found)
+    elif state.get("label") not in labels:
+        state.update(found)
 
 
 def seed() -> int:
@@ -86,13 +132,6 @@ def seed() -> int:
 
 
 # --- the bench -----------------------------------------------------------------------------------------------------------
-
-
-def _name_was_kept() -> None:
-    kept = (st.session_state.get(KEY) or {}).get("name")
-    if isinstance(kept, str) and not st.session_state.get("reviewer") and not st.session_state.get("reviewer-typed"):
-        st.session_state["reviewer"] = kept[:200]
-        st.session_state["review-again"] = True
 
 
 def _next_label() -> None:
@@ -108,7 +147,7 @@ def _next_label() -> None:
 def bench(desk: Desk, run: Run, view: View) -> None:
     """Figures, the component, and what was done in this session; runs again with every batch of answers."""
     if st.session_state.pop("review-again", False):
-        st.rerun()  # the whole page: a filter or the name has changed
+        st.rerun()  # the whole page: a filter has changed
     done = tally()
     batch = (st.session_state.get(KEY) or {}).get("batch")
     batch = batch if isinstance(batch, dict) else {}
@@ -117,14 +156,13 @@ def bench(desk: Desk, run: Run, view: View) -> None:
     view = replace(view, n_answered=answered if isinstance(answered, int) else 0)
     try:
         data = packet(desk, run, view, batch, receipt, client, album())
-        data["nameTyped"] = bool(st.session_state.get("reviewer-typed"))
         _figures(desk, view)
     except PanoramaError as error:
         ui.show_error(error)
         return
     _component()(
-        key=KEY, data=data, default={"batch": None, "name": None},
-        on_batch_change=lambda: None, on_name_change=_name_was_kept, on_command_change=_next_label,
+        key=KEY, data=data, default={"batch": None},
+        on_batch_change=lambda: None, on_command_change=_next_label,
     )  # fmt: skip
     _summary(done, blind=view.blind)
 

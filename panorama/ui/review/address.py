@@ -7,8 +7,10 @@ from typing import Any
 
 import streamlit as st
 
+from panorama.ui import address
+
 _ON_ITS_WAY_SECONDS = 2.0  # until then the browser may still send the address from before
-_WRITTEN, _KEPT, _AT = "review-written", "review-kept", "review-written-at"
+_WRITTEN, _KEPT, _AT, _KNOWN = "review-written", "review-kept", "review-written-at", "review-known"
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,18 @@ def restore(choices: Mapping[str, Choice]) -> None:
         if value is not None:
             st.session_state[name] = value
         elif not is_new and name != "blind":  # which only the person turns off
-            st.session_state.pop(name, None)
+            st.session_state[name] = choice.default  # a widget whose state is only forgotten goes on as the browser has it
 
 
-def keep(choices: Mapping[str, Choice]) -> None:
-    """After the widgets: writes what is chosen and not what it is at first into the address."""
-    wanted = _chosen(choices)
+def keep(choices: Mapping[str, Choice], run: str) -> None:
+    """After the widgets: writes the run, and what is chosen and not what it is at first, into the address."""
+    wanted, asked = _chosen(choices), _asked(choices)
     st.session_state[_KEPT] = wanted
-    if wanted != _asked(choices):
-        others = {name: text for name, text in st.query_params.to_dict().items() if name not in choices}
-        st.query_params.from_dict(others | wanted)
+    how = address.say({"run": run, **wanted}, {"run", *choices})
+    if how == "step":
         st.session_state[_AT] = time.monotonic()
+    if how != "as before" or asked == wanted:
+        st.session_state[_KNOWN] = [asked, wanted] if how == "arrival" else [wanted]
     st.session_state[_WRITTEN] = wanted
 
 
@@ -90,4 +93,5 @@ def _chosen(choices: Mapping[str, Choice]) -> dict[str, str]:
 def _went_back(choices: Mapping[str, Choice], asked: Mapping[str, str]) -> bool:
     """Whether the address was changed by the browser, rather than is about to be changed by a widget that was just used."""
     written = st.session_state.get(_WRITTEN)
-    return asked != written == _chosen(choices) and time.monotonic() - st.session_state.get(_AT, 0.0) > _ON_ITS_WAY_SECONDS
+    is_news = asked not in st.session_state.get(_KNOWN, ())
+    return is_news and written == _chosen(choices) and time.monotonic() - st.session_state.get(_AT, 0.0) > _ON_ITS_WAY_SECONDS

@@ -6,12 +6,12 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
   desk.setStateValue = setStateValue;
   desk.data = data;
   const isNew = desk.receive(data);
-  remember(data, setStateValue);
   if (root.view?.constructor !== VIEWS[data.mode] || root.view.desk !== desk || root.epoch !== data.epoch) {
     if (root.view) leaveField();
     root.view = new VIEWS[data.mode](desk, root, (command) => setTriggerValue("command", command));
     root.epoch = data.epoch;
     root.view.draw();
+    if (cameByTheModes()) root.view.enter?.();
   } else if (isNew) root.view.draw();
   return listen(root, desk);
 }
@@ -22,22 +22,8 @@ function leaveField() {
   if (field?.matches("input[role=combobox], input[type=text]") && !field.closest('[data-testid="stPopoverBody"]')) field.blur();
 }
 
-// The reviewer's name is kept by the browser, so that a refresh does not lose it; a name that was emptied stays so.
-function remember({ reviewer, login, nameTyped }, setStateValue) {
-  if (login) return;
-  try {
-    const kept = localStorage.getItem("panorama-reviewer");
-    if (reviewer && reviewer !== held.reviewer) localStorage.setItem("panorama-reviewer", reviewer); // another tab may have emptied it since
-    else if (!reviewer && nameTyped && held.reviewer !== "") localStorage.removeItem("panorama-reviewer");
-    else if (!reviewer && !nameTyped && kept && !held.asked) {
-      held.asked = true;
-      setStateValue("name", kept);
-    }
-  } catch {
-    // no storage here: the name is typed again
-  }
-  held.reviewer = reviewer;
-}
+// Whoever has just chosen a way goes on in it: the focus is still on the button of the way.
+const cameByTheModes = () => Boolean(document.activeElement?.closest(".st-key-mode"));
 
 function listen(root, desk) {
   root.stop?.();

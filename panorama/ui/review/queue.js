@@ -41,6 +41,7 @@ class Desk {
     this.full = null; // {id, url}
     this.wantFull = null;
     this.heat = false;
+    this.notes = {}; // what is written to a cell's answer, until that is given: by the cell's name, as ids are another run's
     this.revealed = new Set(); // ids whose answer by the CSV and the model was shown
     this.restore();
   }
@@ -63,6 +64,30 @@ class Desk {
       [this.decided, this.skipped] = [past.decided ?? 0, past.skipped ?? 0];
     } catch {
       this.history = [];
+    }
+    try {
+      this.notes = JSON.parse(sessionStorage.getItem(this.notesKey()) ?? "{}");
+    } catch {
+      this.notes = {};
+    }
+  }
+
+  notesKey() {
+    return `panorama-notes:${this.csv}`;
+  }
+
+  note(card) {
+    return this.notes[cellOf(card)] ?? "";
+  }
+
+  // Kept with every letter; an answer takes it along, and is kept itself until it is stored.
+  write(card, text) {
+    if (text) this.notes[cellOf(card)] = text;
+    else delete this.notes[cellOf(card)];
+    try {
+      sessionStorage.setItem(this.notesKey(), JSON.stringify(this.notes));
+    } catch {
+      // a full or forbidden store: a refresh loses it
     }
   }
 
@@ -207,7 +232,6 @@ class Desk {
 
   // What was refused does not count as decided, and is told until the same cell is saved, or somebody has read it.
   tellRefused(events, client, why) {
-    const cellOf = ({ image, label }) => JSON.stringify([image, label]);
     for (const event of events) {
       this.refused = this.refused.filter((one) => one.cell !== cellOf(event));
       if (!why.has(event.n)) continue;
@@ -268,6 +292,7 @@ function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+const cellOf = ({ image, label }) => JSON.stringify([image, label]);
 const word = (value) => (value ? "yes" : "no");
 
 function bar(share) {

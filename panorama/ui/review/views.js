@@ -113,7 +113,6 @@ class CellView extends View {
     this.panel = el("div", {});
     this.reasons = el("div", {});
     this.below = el("div", { class: "below" });
-    this.notes = new Map();
     const panel = el("div", { class: "panel" }, this.panel, this.status, this.offer, this.notice, this.reasons);
     this.root.replaceChildren(el("div", { class: "bench" }, this.picture.element, panel), this.below, this.asks);
   }
@@ -170,7 +169,7 @@ class CellView extends View {
          !blind && this.desk.data.hasHeat && keyed("Heat map", "H", { class: "quiet-button", "aria-pressed": String(this.desk.heat), onclick: () => this.toggleHeat(),
                                                          title: "Where the trained model sees the label; it has learned from this picture" })),
       this.desk.heat && !blind && this.desk.data.hasHeat && this.legend(),
-      this.noting ? this.noteField(card) : this.notes.get(card.id) && el("p", { class: "quiet lines" }, "Note: ", this.notes.get(card.id)),
+      this.noting ? this.noteField(card) : this.desk.note(card) && el("p", { class: "quiet lines" }, "Note: ", this.desk.note(card)),
       this.lastLine(),
     ].filter(Boolean);
   }
@@ -182,8 +181,8 @@ class CellView extends View {
 
   noteField(card) {
     const field = el("textarea", { rows: 2, maxlength: 4000, "aria-label": "Note on this decision", "aria-describedby": "note-keys", placeholder: "Goes into the log with your answer",
-                                   oninput: () => this.notes.set(card.id, field.value), onkeydown: (event) => this.leaveNote(event) });
-    field.value = this.notes.get(card.id) ?? "";
+                                   oninput: () => this.desk.write(card, field.value), onkeydown: (event) => this.leaveNote(event) });
+    field.value = this.desk.note(card);
     return el("div", {}, field, el("p", { class: "quiet note-keys", id: "note-keys" }, el("kbd", {}, "Enter"), " keeps it: back to the keys", el("kbd", {}, "Shift Enter"), " new line"));
   }
 
@@ -246,8 +245,8 @@ class CellView extends View {
     const { desk } = this;
     const card = desk.current();
     if (!card || !card.url && !card.missing) return; // nobody answers for a picture that is not there yet
-    const note = this.notes.get(card.id)?.trim();
-    this.notes.delete(card.id);
+    const note = desk.note(card).trim();
+    desk.write(card, "");
     desk.done([card.id]);
     const blind = this.blind() && !desk.revealed.has(card.id);
     desk.revealed.add(card.id);
@@ -306,8 +305,22 @@ class GridView extends View {
     this.all.replaceChildren(
       el("div", { class: "grid", role: "group", "aria-label": `Pictures whose ${card.label} may be wrong` }, ...ids.map((id, place) => this.tile(id, place))),
     );
-    if (focused !== undefined) this.root.querySelector(`[data-place="${focused}"]`)?.focus({ preventScroll: true });
+    // The bar above covers what scrolls under it: a picture that gets the focus stops below.
+    this.root.style.setProperty("--bar", `${this.root.firstChild.offsetHeight}px`);
+    const place = this.isAwaited && !document.activeElement?.matches(FIELDS) ? this.at : focused;
+    this.isAwaited = false;
+    if (place !== undefined) this.tileAt(place)?.focus({ preventScroll: true });
     this.tell();
+  }
+
+  tileAt(place) {
+    return this.root.querySelector(`[data-place="${place}"]`);
+  }
+
+  // The keys are for the pictures now, those that are on their way too.
+  enter() {
+    this.isAwaited = true;
+    this.draw();
   }
 
   tile(id, place) {
@@ -333,7 +346,7 @@ class GridView extends View {
   focus(place) {
     this.at = Math.min(this.shown().length - 1, Math.max(0, place));
     this.draw();
-    this.root.querySelector(`[data-place="${this.at}"]`)?.focus();
+    this.tileAt(this.at)?.focus();
   }
 
   confirm() {
@@ -350,6 +363,7 @@ class GridView extends View {
     this.confirmedAt = performance.now();
     this.chosen.clear();
     this.at = 0;
+    this.isAwaited = this.root.getRootNode().activeElement?.dataset?.place !== undefined; // whoever goes by Tab and Enter stays on the button
     this.draw();
     this.root.scrollIntoView({ block: "start" });
   }

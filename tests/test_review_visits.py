@@ -1,0 +1,265 @@
+"""The review as somebody finds it who comes for the first time: what is kept, what is said, where the keys go."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from browser import browser, no_traceback, server, settled
+from keys import all_saved, question, shown_picture, visit
+from playwright.sync_api import Browser, Page, expect
+
+from panorama.decisions import Answer, Verdict
+from panorama.reviewfiles import open_queue
+from panorama.reviews import ReviewStore
+from panorama.runs import Run
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture
+def finished(trained: Callable[..., Run]) -> Run:
+    return trained()
+
+
+@pytest.fixture
+def opened(chromium: str) -> Iterator[Browser]:
+    with browser(chromium) as it:
+        yield it
+
+
+def sign(page: Page, who: str) -> None:
+    name = page.get_by_role("textbox", name="Your name")
+    name.fill(who)
+    name.press("Enter")
+    settled(page)
+
+
+def decide(run: Run, home: Path, *names: str) -> None:
+    """The first cell by each of these, by turns changed and kept."""
+    queue = open_queue(run)
+    verdicts: tuple[Verdict, Verdict] = ("change", "keep")
+    answers = [Answer(*queue.name(0), int(queue.given[0]), verdicts[n % 2], who) for n, who in enumerate(names)]
+    ReviewStore(home / "reviews.sqlite").apply(run.fingerprint, answers)
+
+
+def test_a_name_comes_back_on_the_people_page_by_a_refresh_and_by_a_link(opened: Browser, finished: Run, home: Path) -> None:
+    decide(finished, home, "Ada", "Bob")
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        sign(page, "Eve")
+        page.get_by_role("radio", name="People and conflicts").click()
+        settle = page.get_by_role("button", name="Settle: yes")
+        expect(settle).to_be_enabled(timeout=20_000)
+        page.reload()
+        name = page.get_by_role("textbox", name="Your name")
+        expect(name).to_have_value("Eve", timeout=20_000)
+        expect(settle).to_be_enabled(timeout=20_000)
+        link = page.context.new_page()
+        link.goto(f"{address}/review?mode=people")
+        expect(link.get_by_role("textbox", name="Your name")).to_have_value("Eve", timeout=20_000)
+
+        sign(link, "")
+        link.reload()
+        settled(link)
+        link.wait_for_timeout(1500)  # by then the other tab's had come
+        expect(link.get_by_role("button", name="Settle: yes")).to_be_disabled(timeout=20_000)
+        expect(link.get_by_role("textbox", name="Your name")).to_have_value("")
+        no_traceback(link)
+
+
+def top(page: Page, selector: str) -> float:
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box["y"]
+
+
+def under(page: Page, selector: str) -> float:
+    """Where an element ends."""
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box["y"] + box["height"]
+
+
+@pytest.mark.parametrize("width", [1440, 800])
+def test_keys_are_for_the_grid_as_soon_as_it_is_chosen_and_its_next_pictures_begin_where_they_can_be_seen(
+    opened: Browser, finished: Run, home: Path, width: int
+) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        page.set_viewport_size({"width": width, "height": 700})
+        page.get_by_role("radio", name="Many at once").click()
+        page.locator(".tile").first.wait_for(timeout=20_000)
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Space")
+        expect(page.locator(".tile").nth(1)).to_have_attribute("aria-pressed", "true")
+        assert page.locator(".tile[aria-pressed=true]").count() == 1
+        expect(page.locator(".tile")).to_have_count(24, timeout=20_000)
+        page.wait_for_timeout(800)  # the next 24 are there too
+
+        for _ in range(30):  # to the last line, and up again
+            page.keyboard.press("ArrowDown")
+        assert under(page, ".tile:focus") <= 700
+        columns = int(
+            page.evaluate(
+                "getComputedStyle([...document.querySelectorAll('*')].map((e) => e.shadowRoot).find((r) => r?.querySelector('.grid')).querySelector('.grid')).gridTemplateColumns.split(' ').length"
+            )
+        )
+        for _ in range(24 // columns):
+            page.keyboard.press("ArrowUp")
+            assert top(page, ".tile:focus") >= under(page, ".gridbar"), "what has the focus is seen"
+        page.mouse.wheel(0, 4000)
+        page.wait_for_timeout(300)
+        page.keyboard.press("Control+Enter")
+        all_saved(page)
+        assert len(store.log(finished.fingerprint)) == 24
+        assert top(page, ".gridbar") >= under(page, "[data-testid=stHeader]") - 1
+        assert top(page, ".tile >> nth=0") >= under(page, ".gridbar")
+        expect(page.locator(".tile").first).to_be_focused()
+        no_traceback(page)
+
+
+@pytest.mark.parametrize("height", [700, 900])
+def test_on_half_a_screen_no_label_of_a_whole_picture_is_covered(opened: Browser, finished: Run, home: Path, height: int) -> None:
+    assert finished.has("suspects.csv")
+    with server(home) as (address, _):
+        page = visit(opened, address, "?mode=image")
+        page.set_viewport_size({"width": 800, "height": height})
+        page.wait_for_timeout(500)
+        stage = page.locator(".stage").bounding_box()
+        assert stage is not None
+        assert stage["height"] <= 0.35 * height + 1
+        for n in range(3):  # as it stands, and as far as one may scroll
+            assert top(page, ".confirm") >= under(page, ".switches"), n
+            page.mouse.wheel(0, 250)
+            page.wait_for_timeout(200)
+        if height == 900:
+            page.mouse.wheel(0, -2000)
+            page.wait_for_timeout(300)
+            assert under(page, ".switches") <= height, "three labels are on the first screen"
+        no_traceback(page)
+
+
+PAGES_WITH_A_RUN = ["train", "sanity_check", "review", "export", "effect", "predict", "report"]
+
+
+def test_one_back_leaves_each_page_and_back_takes_each_choice_back(opened: Browser, finished: Run, home: Path) -> None:
+    decide(finished, home, "Ada")
+    other = finished.folder.with_name("20200101-000000-ffff")
+    shutil.copytree(finished.folder, other)
+    values = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(values | {"created": "2020-01-01T00:00:00+00:00"}))
+    with server(home) as (address, _):
+        page = opened.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        page.goto(address)
+        for name in PAGES_WITH_A_RUN:
+            page.locator(f"[data-testid=stSidebarNav] a[href$='/{name}']").click()
+            page.wait_for_url(f"**/{name}?run={finished.id}", timeout=30_000)
+            settled(page)
+            page.go_back()
+            page.wait_for_url(f"{address}/", timeout=10_000)
+            expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
+            settled(page)
+        for path in ("export", "review?mode=grid"):  # typed, or by a link without a run
+            page.goto("about:blank")
+            page.goto(f"{address}/{path}")
+            page.wait_for_url(f"**run={finished.id}*", timeout=30_000)
+            settled(page)
+            page.go_back()
+            page.wait_for_url("about:blank", timeout=10_000)
+
+        page.goto(f"{address}/sanity_check")
+        page.wait_for_url(f"**run={finished.id}", timeout=30_000)
+        page.get_by_role("combobox", name="Run").click()
+        page.get_by_role("option").last.click()
+        for name in ("sanity_check", "review", "export", "report", "review"):
+            page.locator(f"[data-testid=stSidebarNav] a[href$='/{name}']").click()
+            page.wait_for_url(f"**/{name}?run={other.name}", timeout=30_000)
+            settled(page)
+
+        # A choice is a step of its own; after a while the page no longer takes an old address for one that is on its way.
+        page.goto("about:blank")
+        page.goto(f"{address}/review")
+        page.wait_for_url(f"**run={finished.id}*", timeout=30_000)
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        page.get_by_role("radio", name="Whole pictures").click()
+        page.wait_for_url("**mode=image*", timeout=20_000)
+        page.get_by_role("combobox", name="Run").click()
+        page.get_by_role("option").last.click()
+        page.wait_for_url(f"**run={other.name}*", timeout=20_000)
+        settled(page)
+        page.wait_for_timeout(2500)
+        page.go_back()
+        page.wait_for_url(f"**run={finished.id}*mode=image*", timeout=20_000)
+        settled(page)
+        expect(page.get_by_role("radio", name="Whole pictures")).to_be_checked()
+        page.go_back()
+        page.wait_for_url(f"**/review?run={finished.id}", timeout=20_000)
+        expect(page.get_by_role("radio", name="One by one")).to_be_checked(timeout=20_000)
+        page.reload()
+        page.wait_for_url(f"**/review?run={finished.id}", timeout=20_000)
+        page.go_back()
+        page.wait_for_url("about:blank", timeout=10_000)
+
+
+def test_an_address_that_names_no_training_or_no_page_is_said(opened: Browser, finished: Run, home: Path) -> None:
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        sign(page, "Ann")  # which the browser brings back, in one more run of the page
+        page.goto(f"{address}/review?run=nope")
+        said = page.get_by_text("The address asks for the training nope, which is not here.")
+        expect(page.get_by_role("textbox", name="Your name")).to_have_value("Ann", timeout=20_000)
+        settled(page)
+        expect(said).to_contain_text("It is the only one.")
+        page.wait_for_url(f"**run={finished.id}", timeout=10_000)
+        page.locator("[data-testid=stSidebarNav] a[href$='/export']").click()
+        page.wait_for_url(f"**/export?run={finished.id}", timeout=20_000)
+        settled(page)
+        expect(said).to_have_count(0)
+
+        page.goto(f"{address}/nopage")
+        expect(page.get_by_text("There is no page nopage here.")).to_be_visible(timeout=20_000)
+        expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible()
+        for right in ("", "/", "/start"):
+            page.goto(f"{address}{right}")
+            expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
+            settled(page)
+            expect(page.get_by_text("There is no page")).to_have_count(0)
+        no_traceback(page)
+
+
+def test_a_half_typed_note_is_kept_through_a_refresh_and_another_way_and_stored_once(
+    opened: Browser, finished: Run, home: Path
+) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        asked = question(page)
+        page.keyboard.press("t")
+        page.keyboard.type("behind the <b>rocks</b>")
+        page.reload()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        settled(page)
+        assert question(page) == asked
+        expect(page.locator(".panel")).to_contain_text("Note: behind the <b>rocks</b>")
+        page.get_by_role("radio", name="Whole pictures").click()
+        page.locator(".switch").first.wait_for(timeout=20_000)
+        page.get_by_role("radio", name="One by one").click()
+        expect(page.locator(".panel")).to_contain_text("Note: behind the <b>rocks</b>", timeout=20_000)
+        page.keyboard.press("t")
+        page.keyboard.press("End")
+        page.keyboard.type(", left")
+        page.keyboard.press("Escape")
+        page.keyboard.press("y")
+        all_saved(page)
+        page.keyboard.press("s")
+        all_saved(page)
+        assert [row.note for row in store.log(finished.fingerprint)] == ["behind the <b>rocks</b>, left", ""]
+        page.reload()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        assert page.evaluate(
+            "Object.keys(sessionStorage).filter((key) => key.includes('notes')).map((key) => sessionStorage[key])"
+        ) == ["{}"]
+        no_traceback(page)
