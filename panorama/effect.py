@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from panorama import metrics, runs
 from panorama.bootstrap import Estimate, Floats, Weights, draw, estimate, resampled
+from panorama.countdown import roughly
 from panorama.csvscan import counted
 from panorama.datasets import corrected_csvs
 from panorama.decisions import Cell, Decision, wilson_interval
@@ -76,7 +77,7 @@ def expected_time(run: Run) -> str:
     again, whole = seconds_again(run.history()), duration(seconds_of(run))
     if again is None:
         return f"That run took {whole}; expect as much, or less where pictures are kept ready."
-    return f"Expect about {duration(again)}: as long as that run took ({whole}), less what is kept ready of its pictures. Where the cache was cleared, that comes on top."
+    return f"Expect about {roughly(again)}: as long as that run took ({whole}), less what is kept ready of its pictures. Where the cache was cleared, that comes on top."
 
 
 def seconds_of(run: Run) -> float:
