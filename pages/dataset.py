@@ -9,6 +9,7 @@ from panorama import runs, ui
 from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 from panorama.finding import Source, file_column_choices, find_source, with_file_column, with_layouts
+from panorama.ui import running
 from panorama.workspace import current, remember
 
 ui.ensure_entrypoint()
@@ -49,15 +50,7 @@ with st.expander("Choose a data set" if found is None else "Choose another data 
                 ui.show_error(error)
     with demo_tab:
         st.write("Landscapes drawn by panorama, with planted label errors; nothing is downloaded.")
-        if st.button("Draw the demo", type="primary", key="draw-demo"):
-            from panorama.demo import draw_demo
-
-            try:
-                with ui.progress_bar("Drawing pictures") as advanced:
-                    drawn = draw_demo(home / "demo", on_progress=advanced)
-                take(find_source(drawn), is_demo=True)
-            except PanoramaError as error:
-                ui.show_error(error)
+        running.draw_demo("Draw the demo", key="draw-demo", train=False)
 
 if found is None:
     st.info("No data set yet. Choose a folder, upload a zip, or draw the demo above.")

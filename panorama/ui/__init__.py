@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from panorama import charts, runs, serving
+from panorama import charts, demo_job, runs, serving
+from panorama.countdown import Countdown, left_in_words
 from panorama.datasets import DataSet, load
 from panorama.decisions import Fold
 from panorama.effect import Comparison, compare
@@ -162,6 +163,9 @@ def _sidebar() -> None:
         training = runs.running(runs.workspace())
         if training is not None:
             st.caption("A training is running ...")
+        drawing = demo_job.standing(runs.workspace())
+        if drawing is not None and drawing.state == "working":
+            st.caption("The demo is being drawn ...")
         if signed_in := login_name():
             st.caption(f"Logged in as {text(signed_in)}")
             if st.user.get("email") and signed_in != st.user.get("email"):
@@ -490,19 +494,17 @@ def progress_bar(what: str, *, on_stop: Callable[[], None] = lambda: None) -> It
     with place.container(horizontal=True, vertical_alignment="bottom"):
         bar = st.progress(0.0, what)
         st.button("Stop", key=f"stop {what}", on_click=on_stop)
-    first: tuple[float, int] | None = None
-    moved = 0.0
+    countdown, moved = Countdown(), 0.0
 
     def advanced(done: int, total: int) -> None:
-        nonlocal first, moved
+        nonlocal moved
         now = time.monotonic()
         if done < total and now - moved < _BAR_SECONDS:
             return  # telling the browser of each of many small steps takes longer than the steps
         moved = now
-        first = first or (now, done)
-        seconds, steps = now - first[0], done - first[1]
-        left = f" · about {duration(seconds * (total - done) / steps)} left" if seconds > 1 and steps and done < total else ""
-        bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}{left}")
+        left = countdown.left(done, total, now)
+        told = "" if left is None or done == total else f" · {left_in_words(left)}"
+        bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}{told}")
 
     try:
         yield advanced
