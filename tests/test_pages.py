@@ -633,3 +633,49 @@ def test_a_data_set_without_a_training_is_not_taken_for_one_that_has(finished: R
     app = open_page("train")
     sound(app)
     assert "others has no training yet" in words(app)
+    assert "run" not in app.query_params, "nor is another data set's run shown unasked"
+    assert "Complete. Every image" not in words(app)
+    assert app.selectbox(key="run-of-others").value is None
+    app.selectbox(key="run-of-others").set_value(finished.id).run()
+    sound(app)
+    assert "Complete. Every image" in words(app), "but it can be asked for"
+    assert "not of others, which is the data set now" in words(app)
+
+
+def test_a_data_set_that_is_imported_later_ends_what_was_chosen_before_it(finished: Run, home: Path, tmp_path: Path) -> None:
+    newer = again(finished, "20990101-000000-abcd")
+    app = open_page("train")
+    assert app.selectbox(key="run-None").value == newer.id
+    app.selectbox(key="run-None").set_value(finished.id).run()
+    remember(home, with_layouts(find_source(Path(shutil.copytree(finished.source.root, tmp_path / "others")))))
+    follow(app, "train")
+    assert "others has no training yet" in words(app)
+    assert "Complete. Every image" not in words(app)
+    remember(home, finished.source)
+    follow(app, "review")
+    assert app.selectbox(key="run-suspects.csv").value == finished.id, "back with the data set its run is chosen again"
+
+
+def test_pages_show_a_run_of_the_current_data_set_before_a_newer_one_of_another(finished: Run, tmp_path: Path) -> None:
+    values = json.loads((finished.folder / "config.json").read_text())
+    other = Path(shutil.copytree(finished.source.root, tmp_path / "others"))
+    newer = again(finished, "20990101-000000-abcd", data=values["data"] | {"root": str(other)})
+    app = open_page("report")
+    assert app.selectbox(key="run-metrics.json").value == finished.id
+    app.selectbox(key="run-metrics.json").set_value(newer.id).run()
+    assert "This run is of others, not of test" in words(app)
+
+
+def test_two_runs_of_one_data_set_are_compared_and_different_ones_are_said(finished: Run, tmp_path: Path) -> None:
+    values = json.loads((finished.folder / "config.json").read_text())
+    other = Path(shutil.copytree(finished.source.root, tmp_path / "others"))
+    newer = again(finished, "20980101-000000-aaaa")
+    foreign = again(finished, "20990101-000000-bbbb", data=values["data"] | {"root": str(other)})
+    app = open_page("train")
+    sound(app)
+    assert set(app.multiselect[0].value) == {newer.id, finished.id}
+    assert "different data sets" not in words(app)
+    app.multiselect[0].set_value([newer.id, foreign.id]).run()
+    sound(app)
+    assert "These runs are of different data sets" in words(app)
+    assert "data sets (others, test" in words(app).replace("\\", "")

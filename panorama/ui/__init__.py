@@ -239,8 +239,8 @@ def data_set(source: Source) -> DataSet:
 
 
 def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
-    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest that has the file `needs`. Ends the page when
-    there is none.
+    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest of the current data set that has the file `needs`,
+    else the newest of any. Ends the page when there is none.
 
     title: the page's, where it stands beside the menu rather than above it. own_labels: for decisions, which are on the labels as they came: where
     a retraining was chosen on another page, the run that it repeats.
@@ -256,6 +256,8 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
         what = "The run has not got that far yet." if busy else "There is no finished training yet."
         then = "Wait for the training to finish." if busy else "Train a model first; the demo takes about two minutes."
         empty_state(what, then, "train", "Go to training")
+    root = _current_root()
+    found = sorted(found, key=lambda run: str(run.source.root) != root)
     if own_labels:  # what was trained on corrected labels comes after the runs whose labels people decide on
         found = sorted(found, key=lambda run: run.corrects is not None)
     ids = [run.id for run in found]
@@ -266,22 +268,43 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
     key = f"run-{needs}"
     if st.session_state.get(key) not in ids or asked != st.session_state.get(f"{key}-address"):
         if asked in ids:  # a new address decides; after that the menu does
-            st.session_state["run"] = asked
+            keep_run(asked)
             st.session_state[key] = asked
         else:
-            st.session_state[key] = _follow(st.session_state.get("run"), found, own_labels=own_labels)
+            st.session_state[key] = _follow(kept_run(), found, own_labels=own_labels)
 
     def choose() -> None:
-        st.session_state["run"] = st.session_state[key]
+        keep_run(st.session_state[key])
 
     chosen: str = menu.selectbox(
         "Run", ids, format_func=names.__getitem__, key=key, on_change=choose, label_visibility="collapsed" if title else "visible"
     )  # fmt: skip
-    wanted = st.session_state.get("run")
+    wanted, run = kept_run(), found[ids.index(chosen)]
     if wanted is not None and wanted != chosen:
         st.caption(_why_another(wanted, own_labels=own_labels))
+    source = current_source(home)
+    if source is not None and str(run.source.root) != root:
+        st.caption(f"This run is of {text(run.source.name)}, not of {text(source.name)}, which is the data set now.")
     st.query_params["run"] = st.session_state[f"{key}-address"] = chosen
-    return found[ids.index(chosen)]
+    return run
+
+
+def keep_run(run_id: str) -> None:
+    """Makes it the run that every page shows, until another is chosen or another data set is taken."""
+    st.session_state["run"], st.session_state["run-chosen-on"] = run_id, _current_root()
+
+
+def kept_run() -> str | None:
+    """The run that was chosen on some page since the data set is the one it is now; None: each page shows the newest."""
+    if st.session_state.get("run-chosen-on") != _current_root():
+        return None
+    kept: str | None = st.session_state.get("run")
+    return kept
+
+
+def _current_root() -> str:
+    source = current_source(runs.workspace())
+    return str(source.root) if source is not None else ""
 
 
 def _follow(wanted: str | None, found: Sequence[Run], *, own_labels: bool) -> str:

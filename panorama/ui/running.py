@@ -29,7 +29,7 @@ def begin(source: Source, config: TrainConfig) -> Run | None:
     except PanoramaError as error:
         ui.show_error(error)
         return None
-    st.session_state["run"] = run.id
+    ui.keep_run(run.id)
     return run
 
 
@@ -87,7 +87,7 @@ def draw_demo(label: str, *, key: str, train: bool) -> None:
     elif now.state == "drawn" and watched:
         del st.session_state["watched-drawing"]
         if now.run:
-            st.session_state["run"] = now.run
+            ui.keep_run(now.run)
             ui.go("train")
         st.rerun()  # what stands above was drawn before there was a data set
 
