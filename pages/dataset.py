@@ -39,6 +39,7 @@ with st.expander("Choose a data set" if found is None else "Choose another data 
                 ui.show_error(error)
     with zip_tab:
         upload = st.file_uploader("A zip of such a folder", type=["zip"], key="zip")
+        st.caption("It is kept in memory while it is unpacked. A large data set is better chosen as a folder on this machine.")
         if upload is not None and st.button("Use this zip", type="primary", key="use-zip"):
             from panorama.archives import import_zip
 

@@ -43,9 +43,10 @@ if found is not None:
                     "Recipe",
                     list(RECIPES),
                     default="fast",
+                    format_func={"fast": "Fast", "seed": "The notebook's"}.__getitem__,
                     key="recipe",
-                    help="Fast: few epochs of fine tuning under a rising and falling learning rate. Seed: the notebook panorama began as, "
-                    "a constant learning rate until early stopping; several times slower and, where measured, not better.",
+                    help="Fast: few epochs of fine tuning under a rising and falling learning rate. The notebook's: what panorama began as, a constant "
+                    "learning rate until early stopping; several times slower and, where measured, not better (`--recipe seed` on the command line).",
                 )
                 chosen = settings(RECIPES[recipe or "fast"](), recipe or "fast")
         except PanoramaError as error:

@@ -19,6 +19,7 @@ AnyChart = Any  # altair names its charts by how they were put together; callers
 TRAINING, VALIDATION, BEST = "#d97b29", "#2b83a6", "#3c8d5a"
 BLUES = ["#2b83a6", "#d97b29", "#3c8d5a", "#a05195", "#8a6d3b", "#6b7f8c", "#c44e52", "#4c5fa8"]
 RED = "#c62f3b"
+_SHORT = 14  # characters
 _DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3], [10, 4], [4, 1], [6, 1, 1, 1]]
 
 
@@ -134,12 +135,13 @@ def label_counts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
     table = pd.DataFrame(rows)
     total = table.groupby("label", as_index=False, sort=False)["images"].sum()
     y = alt.Y("label:N", title=None, sort=list(labels), axis=alt.Axis(labelLimit=260))
+    room = alt.Scale(domain=[0, 1.08 * max(1, int(total["images"].max()))], nice=False)  # for the number beside the longest bar
     bars = (
         alt.Chart(table)
         .mark_bar(height={"band": 0.7})
         .encode(
             y=y,
-            x=alt.X("images:Q", title="images that carry the label", axis=alt.Axis(tickMinStep=1, format=",d")),
+            x=alt.X("images:Q", title="images that carry the label", scale=room, axis=alt.Axis(tickMinStep=1, format=",d")),
             color=alt.Color(
                 "split:N",
                 title=None,
@@ -173,15 +175,20 @@ def together(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> pd.DataFra
     return pd.DataFrame(rows, columns=["label", "with", "images", "share"])
 
 
+def are_short(labels: Sequence[str]) -> bool:
+    """Whether two charts with these names beside them have room side by side."""
+    return all(len(label) <= _SHORT for label in labels)
+
+
 def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyChart:
     """Of the images with the row's label, the share that also carry the column's; the number of images on each cell where there is room.
 
     Every row and column keeps its name, upright above many columns; a long name is cut, and whole where one points at a cell.
     """
     table = together(labels, targets)
-    many = len(labels) > 8
-    beside = alt.Axis(labelLimit=140 if many else 200, labelOverlap=False)
-    above = alt.Axis(orient="top", labelAngle=-90 if many else -40, labelLimit=120, labelOverlap=False)
+    upright = len(labels) > 8 or not are_short(labels)  # a slanted name is as wide as it is high, and runs out of the chart
+    beside = alt.Axis(labelLimit=160, labelOverlap=False, labelFlush=False)
+    above = alt.Axis(orient="top", labelAngle=-90 if upright else -40, labelLimit=120, labelOverlap=False, labelFlush=False)
     base = alt.Chart(table).encode(
         y=alt.Y("label:N", title="images with ...", sort=list(labels), axis=beside),
         x=alt.X("with:N", title="... that also carry", sort=list(labels), axis=above),

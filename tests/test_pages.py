@@ -537,6 +537,37 @@ def test_the_recipe_brings_its_own_numbers_and_the_cache_says_its_size(seed_fold
     assert app.selectbox(key="schedule-seed").value == "constant"
 
 
+def test_the_path_of_a_weights_file_is_asked_for_where_it_is_used(seed_folder: Callable[..., Path], home: Path) -> None:
+    remember(home, with_layouts(find_source(seed_folder(12, 6))))
+    app = open_page("train")
+    fields = [field.label for field in app.text_input]
+    app.selectbox(key="weights").set_value("path").run()
+    sound(app)
+    assert [field.label for field in app.text_input if field.label not in fields] == ["Path of the weights file"]
+    assert "Give the path of a weights file" in words(app)
+
+
+def test_one_word_is_one_thing_seed_is_the_number(seed_folder: Callable[..., Path], home: Path) -> None:
+    remember(home, with_layouts(find_source(seed_folder(12, 6))))
+    app = open_page("train")
+    assert [field.label for field in app.number_input if "seed" in field.label.lower()] == ["Random seed"]
+    assert not [option for option in app.segmented_control(key="recipe").options if "seed" in option.lower()]
+
+
+@pytest.mark.parametrize("name", ["export", "effect", "report"])
+def test_what_a_cell_is_is_said_where_a_page_first_speaks_of_cells(finished: Run, home: Path, name: str) -> None:
+    image, red = (finished.source.root / "train_label.csv").read_text().splitlines()[3].split(",")[:2]
+    ReviewStore(home / "reviews.sqlite").apply(finished.fingerprint, [Answer(image, "red", int(red), "change")])
+    assert "A cell is one value of the CSV: one label of one picture" in words(open_page(name))
+
+
+@pytest.mark.parametrize("name", ["predict", "export"])
+@pytest.mark.usefixtures("finished")
+def test_a_small_upload_does_not_promise_gigabytes(name: str) -> None:
+    (uploader,) = open_page(name).get("file_uploader")
+    assert uploader.proto.max_upload_size_mb <= 200
+
+
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.usefixtures("finished")
 def test_where_a_login_is_configured_nothing_is_shown_before_it(name: str) -> None:

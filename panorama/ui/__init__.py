@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 _KEPT_DATA_SETS = 4
 _BAR_SECONDS = 0.1
 _LONGEST_SAME = 90  # characters
+SMALL_UPLOAD = 200  # MB: a picture, a table. What the server takes at most is for a zip of a data set
+CELL = "A cell is one value of the CSV: one label of one picture."  # said where a page first speaks of them
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 _PAGES = (
     ("start", "Start"),
@@ -453,7 +455,7 @@ def label_charts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
 
     splits: train or test for each image.
     """
-    many = len(labels) > charts.FEW_LABELS
+    many = len(labels) > charts.FEW_LABELS or not charts.are_short(labels)
     place = st.container(key="charts-labels")
     left, right = (place.container(), place.container()) if many else place.columns([3, 2])
     left.altair_chart(charts.label_counts(labels, targets, splits), key="label-counts")
@@ -465,6 +467,11 @@ def label_charts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
         table = charts.together(labels, targets).sort_values("images", ascending=False, kind="stable")
         share = st.column_config.NumberColumn("share of the label's images", format="percent")
         st.dataframe(table, hide_index=True, key="together", column_config={"share": share})
+
+
+def to_the_right(*columns: str) -> dict[str, Any]:
+    """A data frame's column_config for figures that are written as words ("0.930", "not measurable"): under each other."""
+    return {name: st.column_config.Column(alignment="right") for name in columns}
 
 
 def facts(*entries: tuple[str, object] | tuple[str, object, str], small: bool = False) -> None:

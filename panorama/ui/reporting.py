@@ -35,12 +35,12 @@ def quality(found: Report) -> None:
     ]
     table = [
         {
-            "measured on": name, "images": measured[key]["images"], "mAP": figure(measured[key]["macro"]["average_precision"]),
+            "measured on": name, "images": f"{measured[key]['images']:,}", "mAP": figure(measured[key]["macro"]["average_precision"]),
             "F1": figure(measured[key]["macro"]["f1"]), "Hamming loss": figure(measured[key]["hamming_loss"]), "what they are": what,
         }
         for key, name, what in parts
     ]  # fmt: skip
-    st.dataframe(pd.DataFrame(table), hide_index=True, key="parts")
+    st.table(pd.DataFrame(table).set_index("measured on"))  # its last column wraps, where a data frame would cut it
 
 
 def _line(curve: LabelCurve) -> charts.LabelLine:
@@ -58,7 +58,7 @@ def each_label(on_test: Curves, folds: Curves) -> None:
         }
         for c, f in zip(on_test.labels, folds.labels, strict=True)
     ]  # fmt: skip
-    st.dataframe(pd.DataFrame(rows), hide_index=True, key="per-label")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, key="per-label", column_config=ui.to_the_right(*list(rows[0])[1:]))
     st.caption(
         f"Measured on {on_test.measured_on}; “out of fold” on {folds.measured_on}. Threshold: the one with the highest F1 on the validation part, for your own use."
     )
@@ -99,7 +99,9 @@ def errors(health: Health) -> None:
             }
             for c in health.errors
         ]  # fmt: skip
-        st.dataframe(pd.DataFrame(rows), hide_index=True, key="errors")
+        st.dataframe(
+            pd.DataFrame(rows), hide_index=True, key="errors", column_config=ui.to_the_right("expected", "range", "found so far")
+        )
         st.caption(
             "Slips can be counted from the CSV alone. Errors on hard pictures cannot: those among undecided cells are expected as people found them in audited photos, and the range goes from a tenth to twice as many."
         )
@@ -107,6 +109,7 @@ def errors(health: Health) -> None:
 
 def people(found: People) -> None:
     """What was decided, who agrees with whom, what the controls say, and the corrected cells by label."""
+    st.caption(ui.CELL)
     st.write(f"{counted(found.changed, 'cell')} changed, {found.kept:,} looked at and kept.")
     if found.conflicts:
         st.write(
