@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -480,6 +480,9 @@ def test_a_picture_path_that_leads_outside_is_said_in_words(finished: Run) -> No
     app = open_page("review")
     sound(app)
     assert "is outside the data set" in first_card(app)["missing"]
+    app = open_page("sanity_check")
+    sound(app)
+    assert "is outside the data set" in words(app)
 
 
 def test_a_label_named_like_the_menu_entry_for_all_can_be_chosen(home: Path, seed_folder: Callable[..., Path]) -> None:
@@ -649,6 +652,39 @@ def test_reading_that_was_stopped_is_said_and_can_go_on(seed_folder: Callable[..
     assert "What was read so far is kept" not in words(app)
     assert ">18<" in words(app), "all images"
     assert not [button for button in app.button if button.label == "Stop"], "the bar is gone when the work is done"
+
+
+def test_a_grid_shows_what_it_has_while_slow_pictures_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    clock = [0.0]
+
+    class Place:
+        def html(self, body: str) -> None:
+            shown.append(body)
+
+    def cards(seconds: float) -> Iterator[str]:
+        for n in range(6):
+            clock[0] += seconds
+            yield f"<p>{n}</p>"
+
+    monkeypatch.setattr(ui.st, "empty", Place)
+    monkeypatch.setattr(ui.time, "monotonic", lambda: clock[0])
+    ui.grid(cards(0.01))
+    assert [body.count("<p>") for body in shown] == [6], "what is ready is sent once"
+    shown.clear()
+    ui.grid(cards(0.3))
+    assert [body.count("<p>") for body in shown] == [2, 4, 6, 6]
+
+
+def test_answers_that_a_run_writes_later_are_seen(finished: Run) -> None:
+    after = (finished.folder / "predictions.csv").read_bytes()
+    (finished.folder / "predictions.csv").unlink()
+    app = open_page("sanity_check")
+    assert "the predictions of the untrained head" in words(app)
+    (finished.folder / "predictions.csv").write_bytes(after)
+    app.run()
+    sound(app)
+    assert "the predictions of the untrained head" not in words(app)
 
 
 @pytest.mark.parametrize("name", [page for page in PAGES if page != "start"])

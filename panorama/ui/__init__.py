@@ -4,11 +4,13 @@ import base64
 import functools
 import gc
 import html
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from panorama.effect import Comparison, compare
 from panorama.errors import PanoramaError
 from panorama.events import duration as duration
 from panorama.export import Pieces
-from panorama.finding import Source
+from panorama.finding import Source, file_column_choices
 from panorama.images import PictureError, thumbnail_jpeg
 from panorama.report import Correction, Data, read
 from panorama.reviewfiles import open_queue
@@ -36,6 +38,7 @@ from panorama.workspace import current_source
 logger = logging.getLogger(__name__)
 _KEPT_DATA_SETS = 4
 _BAR_SECONDS = 0.1
+_GRID_SECONDS = 0.4
 _LONGEST_SAME = 90  # characters
 SMALL_UPLOAD = 200  # MB: a picture, a table. What the server takes at most is for a zip of a data set
 CELL = "A cell is one value of the CSV: one label of one picture."  # said where a page first speaks of them
@@ -223,14 +226,7 @@ def _data_sets() -> dict[str, DataSet]:
 
 def data_set(source: Source) -> DataSet:
     """The data set of a source as read; read again when a CSV or the folder changes. Raises PanoramaError. Ends the page where reading was stopped."""
-    stamps = []
-    for csv_source in source.csvs:
-        for path in (source.root / csv_source.file, source.root / csv_source.folder):
-            try:
-                stamps.append(str(path.stat().st_mtime_ns))
-            except OSError as error:
-                raise PanoramaError(f"{path}: cannot be read ({error.strerror}). Is the data set still there?") from error
-    known, key = _data_sets(), f"{source.to_json()}{stamps}"
+    known, key = _data_sets(), f"{source.to_json()}{_source_stamps(source)}"
     if key not in known:
         was_stopped("reading", "Reading the pictures was stopped. What was read so far is kept.")
         with progress_bar("Reading pictures", on_stop=lambda: stopped("reading")) as advanced:
@@ -238,6 +234,30 @@ def data_set(source: Source) -> DataSet:
         for old in list(known)[:-_KEPT_DATA_SETS]:
             known.pop(old, None)
     return known[key]
+
+
+def _source_stamps(source: Source) -> tuple[int, ...]:
+    """When its CSVs and folders were changed. Raises PanoramaError."""
+    stamps = []
+    for csv_source in source.csvs:
+        for path in (source.root / csv_source.file, source.root / csv_source.folder):
+            try:
+                stamps.append(path.stat().st_mtime_ns)
+            except OSError as error:
+                raise PanoramaError(f"{path}: cannot be read ({error.strerror}). Is the data set still there?") from error
+    return tuple(stamps)
+
+
+@st.cache_resource(show_spinner=False, max_entries=_KEPT_DATA_SETS)
+def _file_columns_of(source: str, stamps: tuple[int, ...]) -> list[tuple[int, str, float]]:
+    del stamps  # part of the cache key
+    read = Source.from_json(json.loads(source))
+    return file_column_choices(read, read.csvs[0])
+
+
+def file_columns(source: Source) -> list[tuple[int, str, float]]:
+    """As `file_column_choices` of its first CSV, looked at once for the server: it takes a second of 10,000 files. Raises PanoramaError."""
+    return _file_columns_of(json.dumps(source.to_json()), _source_stamps(source))
 
 
 def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
@@ -349,7 +369,12 @@ def queue_of(folder: str, stamps: tuple[int, ...]) -> ReviewQueue:
 
 def queue_stamps(run: Run) -> tuple[int, ...]:
     """When the files that a queue is read from were written."""
-    files = [run.folder / name for name in ("suspects.csv", "neighbours.csv")]
+    return _stamps(run, "suspects.csv", "neighbours.csv")
+
+
+def _stamps(run: Run, *names: str) -> tuple[int, ...]:
+    """When these files of the run were written; 0 for one that is not there."""
+    files = [run.folder / name for name in names]
     return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
 
 
@@ -382,6 +407,34 @@ def report_data(run: Run) -> Data:
     except OSError:
         stamp = 0
     return _report_data_of(str(run.folder), stamp)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run answers before and after training beside what its CSV says, an image a row; after: None until it is complete."""
+
+    images: list[str]
+    splits: list[str]
+    paths: list[str]
+    labels: list[str]
+    targets: npt.NDArray[np.int8]
+    before: npt.NDArray[np.float32]
+    after: npt.NDArray[np.float32] | None
+
+
+@st.cache_resource(show_spinner="Reading the answers", max_entries=3)
+def _answers_of(folder: str, stamps: tuple[int, ...]) -> Answers:
+    del stamps  # part of the cache key
+    run = Run(Path(folder))
+    before, after = run.probabilities("before.csv"), run.probabilities("predictions.csv")
+    if before is None:
+        raise PanoramaError(f"{run.id} has no before.csv. Let it get that far first.")
+    return Answers(*run.images(), before[0], run.targets(before[0]), before[1], after[1] if after else None)
+
+
+def answers(run: Run) -> Answers:
+    """The run's answers, read once for the server, and again when it has written more. Raises PanoramaError."""
+    return _answers_of(str(run.folder), _stamps(run, "before.csv", "predictions.csv"))
 
 
 def apart(word: str, names: Sequence[str]) -> str:
@@ -434,9 +487,19 @@ def esc(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
-def grid(cards: Sequence[str], *, card_width: int = 210) -> None:
-    """Cards (HTML) side by side, as many as fit."""
-    st.html(f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>')
+def grid(cards: Iterable[str], *, card_width: int = 210) -> None:
+    """Cards (HTML) side by side, as many as fit. Those that are made while others still take their time, as large pictures do, are shown already."""
+    place, made, shown_at = st.empty(), list[str](), time.monotonic()
+    for card in cards:
+        made.append(card)
+        if time.monotonic() - shown_at > _GRID_SECONDS:
+            place.html(_grid_html(made, card_width))
+            shown_at = time.monotonic()
+    place.html(_grid_html(made, card_width))
+
+
+def _grid_html(cards: Sequence[str], card_width: int) -> str:
+    return f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>'
 
 
 def correction_card(run: Run, c: Correction) -> str:
