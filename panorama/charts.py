@@ -115,7 +115,10 @@ def compare_runs(histories: Mapping[str, History], *, log_scale: bool = False, h
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False)),
             y=alt.Y("loss:Q", title="validation loss", scale=alt.Scale(type="log" if log_scale else "linear", zero=False)),
             color=alt.Color(
-                "run:N", title=None, scale=alt.Scale(domain=names, range=BLUES), legend=alt.Legend(orient="top", columns=2)
+                "run:N",
+                title=None,
+                scale=alt.Scale(domain=names, range=BLUES),
+                legend=alt.Legend(orient="top", columns=2, symbolType="stroke", symbolStrokeWidth=3),
             ),
             strokeDash=alt.StrokeDash("run:N", title=None, scale=alt.Scale(domain=names, range=_DASHES), legend=None),
             tooltip=["run:N", "phase:N", "epoch:Q", alt.Tooltip("loss:Q", format=".4f"), alt.Tooltip("mAP:Q", format=".3f")],
@@ -303,7 +306,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
     base = alt.Chart(table).encode(y=alt.Y("target:N", title=None, sort=list(dict.fromkeys(table["target"])), axis=_TWO_LINES))
     interval = base.mark_rule(strokeWidth=2.5, color=_NEW).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
     dots = base.mark_point(size=100, filled=True, opacity=1, shape="diamond", color=_NEW).encode(
-        x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f", tickCount=5))
+        x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f" if reach > 0.05 else "+.3f", tickCount=5))
     )
     zero = alt.Chart(pd.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="at:Q")
     return alt.layer(zero, interval, dots).properties(height=_ROW_HEIGHT * table["target"].nunique() + _AXIS_HEIGHT)

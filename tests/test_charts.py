@@ -59,3 +59,11 @@ def test_the_number_beside_the_longest_bar_has_room() -> None:
     spec = charts.label_counts(["red", "sea"], np.array([[1, 1], [1, 0]] * 50, np.int8), ["train", "test"] * 50).to_dict()
     domains = [encoding["scale"]["domain"] for encoding in encodings(spec, "x") if "scale" in encoding]
     assert domains == [[0, pytest.approx(108)]]
+
+
+def test_small_differences_have_ticks_that_differ() -> None:
+    """Five ticks from -0.01 to 0.01 with two decimals would read -0.01, -0.01, +0.00."""
+    for low, high, decimals in ((-0.004, 0.006, 3), (-0.2, 0.1, 2)):
+        rows = [{"target": "one: two", "value": 0.0, "low": low, "high": high}]
+        formats = {e["axis"]["format"] for e in encodings(charts.differences(rows).to_dict(), "x") if "axis" in e}
+        assert formats == {f"+.{decimals}f"}

@@ -143,3 +143,14 @@ def test_who_sees_it_end_is_taken_to_the_training(monkeypatch: pytest.MonkeyPatc
     app.run()
     assert app.title[0].value == "Train"
     assert start_page().title[0].value == "panorama", "who did not see it is left where they are"
+
+
+def test_the_dataset_page_shows_the_pictures_once_they_are_drawn(home: Path) -> None:
+    demo_job.start(home, train=False, n_images=SMALL)
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60).run()
+    app.switch_page("pages/dataset.py").run()
+    until(home, lambda one: one.state == "drawn")
+    app.run()
+    assert not app.exception
+    assert f">{SMALL}<" in "".join(element.proto.body for element in app.get("html"))
+    assert not app.button(key="draw-demo").disabled

@@ -410,6 +410,8 @@ def test_effect_retrains_and_shows_old_and_new_side_by_side(finished: Run, home:
     app = open_page("effect")
     sound(app)
     assert "2 corrected cells" in words(app)
+    assert "Expect about" in words(app)
+    assert "about 0 s" not in words(app), "however quick the first training was"
     app.button(key="retrain").click().run()
     sound(app)
     (again,) = [run for run in runs.list_runs(home) if run.corrects]

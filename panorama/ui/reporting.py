@@ -86,7 +86,8 @@ def errors(health: Health) -> None:
     """How many errors there are by estimate, and how many were found."""
     if health.errors is None or health.in_all is None:
         st.write(
-            "This run was made by an older version, whose doubts order cells but do not count errors. Train again to see it."
+            "This run was made by an older version, whose doubts order cells but do not count errors. Train again to see it. "
+            + ui.CELL
         )
     else:
         expected, low, high = health.in_all
@@ -103,13 +104,12 @@ def errors(health: Health) -> None:
             pd.DataFrame(rows), hide_index=True, key="errors", column_config=ui.to_the_right("expected", "range", "found so far")
         )
         st.caption(
-            "Slips can be counted from the CSV alone. Errors on hard pictures cannot: those among undecided cells are expected as people found them in audited photos, and the range goes from a tenth to twice as many."
+            f"{ui.CELL} Slips can be counted from the CSV alone. Errors on hard pictures cannot: those among undecided cells are expected as people found them in audited photos, and the range goes from a tenth to twice as many."
         )
 
 
 def people(found: People) -> None:
     """What was decided, who agrees with whom, what the controls say, and the corrected cells by label."""
-    st.caption(ui.CELL)
     st.write(f"{counted(found.changed, 'cell')} changed, {found.kept:,} looked at and kept.")
     if found.conflicts:
         st.write(
