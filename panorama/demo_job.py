@@ -97,7 +97,16 @@ def start(home: Path, *, train: bool, n_images: int = _IMAGES) -> None:
             start_new_session=True,
         )
     launch.give_way(process.pid)
-    threading.Thread(target=process.wait, daemon=True).start()  # or it would stay as a zombie
+    threading.Thread(target=_see_to_its_end, args=(process, home, began), daemon=True).start()
+
+
+def _see_to_its_end(process: "subprocess.Popen[bytes]", home: Path, began: Drawing) -> None:
+    """Reaps it, or it would stay as a zombie, and says so at once where it ended before it told anything."""
+    status = process.wait()
+    if _told(home) == began:
+        with suppress(OSError):
+            message = f"The drawing ended before it began (status {status}). {_last_words(home)}Draw it again."
+            _tell(home, replace(began, state="failed", message=message))
 
 
 def ask_to_stop(home: Path) -> None:
@@ -123,6 +132,8 @@ def work(home: Path, *, train: bool, n_images: int = _IMAGES) -> Drawing:
     job = Drawing("working", known.began_at if known else time.time(), os.getpid())
     try:
         with FileLock(_folder(home) / "lock").acquire(timeout=5):  # a page that looks whether it is held holds it for an instant
+            if (told := _told(home)) is not None and told.state != "working":
+                return told  # two were started at the same moment, and the other one has done it
             job = _ended(job, lambda: _draw(home, job, train=train, n_images=n_images))
             _tell(home, job)
     except Timeout:

@@ -1,19 +1,24 @@
 """The demo is drawn in a process of its own: it outlives the page, says how far it is, stops when asked, and says why when it cannot."""
 
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
 from streamlit.testing.v1 import AppTest
 
-from panorama import demo_job, launch, runs
+from panorama import demo, demo_job, launch, runs
+from panorama.demo import draw_demo
 from panorama.demo_job import Drawing
+from panorama.finding import find_source, with_layouts
 from panorama.runs import Run
-from panorama.workspace import current
+from panorama.workspace import current, remember
 
 SMALL, LARGE = 12, 5000
 
@@ -100,6 +105,42 @@ def test_where_a_training_runs_nothing_is_drawn_first(home: Path, monkeypatch: p
     with pytest.raises(runs.BusyError, match="already running"):
         demo_job.start(home, train=True)
     assert demo_job.standing(home) is None
+
+
+def test_a_process_that_dies_at_once_is_told_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    demo_job.start(home, train=False)
+    now = until(home, lambda one: one.state != "working")
+    assert now.state == "failed"
+    assert "before it began (status 1)" in now.message
+
+
+def test_of_two_that_are_started_at_the_same_moment_one_goes_on_to_a_training(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Run] = []
+    monkeypatch.setattr(launch, "start", lambda run: started.append(run) or 0)
+    (home / "drawing").mkdir()
+    first = demo_job.work(home, train=True, n_images=SMALL)
+    assert demo_job.work(home, train=True, n_images=SMALL) == first
+    assert len(started) == 1
+
+
+def test_who_chooses_another_data_set_meanwhile_keeps_it(
+    home: Path, seed_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = with_layouts(find_source(seed_folder(12, 6)))
+
+    def draw_and_choose(folder: Path, **settings: Any) -> Path:
+        remember(home, mine)
+        return draw_demo(folder, **settings)
+
+    monkeypatch.setattr(demo, "draw_demo", draw_and_choose)
+    (home / "drawing").mkdir()
+    assert demo_job.work(home, train=False, n_images=SMALL).state == "drawn"
+    found = current(home)
+    assert found is not None
+    assert found.source == mine
 
 
 def start_page() -> AppTest:
