@@ -33,7 +33,7 @@ with right.container(border=True, height="stretch"):
 
 st.subheader("The way through")
 finished = [run for run in runs.list_runs(home) if run.has("metrics.json")]
-if runs.running(home) is not None:
+if runs.is_busy(home):
     ui.page_link("train", "Go on: watch the training →")
 elif finished:
     ui.page_link("review", "Go on: review the labels that are probably wrong →")

@@ -4,7 +4,7 @@ import math
 from collections import deque
 
 _LEAST_SECONDS, _LEAST_STEPS = 2.0, 3  # the first steps warm up: a time left told by them is many times too long
-_SETTLING_SECONDS = 10.0
+_SETTLING_SECONDS = 2.0, 10.0  # quicker towards the end, where a few seconds are much
 _WINDOW_SECONDS = 20.0  # what is kept ready goes fast at first, and says nothing of the rest
 
 
@@ -38,7 +38,8 @@ class Steady:
             self._end = None
             return None
         end = self._end if self._end is not None else now + estimate
-        self._end = now + estimate + (end - now - estimate) * math.exp(-max(0.0, now - self._at) / _SETTLING_SECONDS)
+        settling = min(max(estimate / 4, _SETTLING_SECONDS[0]), _SETTLING_SECONDS[1])
+        self._end = now + estimate + (end - now - estimate) * math.exp(-max(0.0, now - self._at) / settling)
         self._at = now
         return max(0.0, self._end - now)
 

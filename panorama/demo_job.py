@@ -79,7 +79,7 @@ def start(home: Path, *, train: bool, n_images: int = _IMAGES) -> None:
     under_way = standing(home)
     if under_way is not None and under_way.state == "working":
         return
-    if train and runs.running(home) is not None:
+    if train and runs.is_busy(home):
         raise runs.BusyError("A training is already running in this workspace. Wait for it, or stop it first.")
     _folder(home).mkdir(parents=True, exist_ok=True)
     if under_way is not None and under_way.pid:

@@ -43,7 +43,7 @@ def retrain_run(run: Run, corrections: Mapping[Cell, int], home: Path, *, decisi
         raise PanoramaError("Nothing is corrected yet, so there is nothing to train again on. Review some suspects first.")
     if not run.has("metrics.json") or not run.has("split.csv"):
         raise PanoramaError(f"{run.id} is not complete. Let it finish first.")
-    if runs.running(home) is not None or any(other.state() in ("starting", "running") for other in runs.list_runs(home)[:3]):
+    if runs.is_busy(home):
         raise runs.BusyError("A training is already running in this workspace. Wait for it, or stop it first.")
     _refuse_other_pictures(run)
     csvs = corrected_csvs(run.sheets(), corrections)

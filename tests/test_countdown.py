@@ -50,6 +50,15 @@ def test_an_estimate_that_jumps_is_followed_without_a_jump() -> None:
     assert told[-1] == pytest.approx(120 - 109, abs=1)
 
 
+def test_the_last_seconds_are_not_said_for_a_quarter_of_a_minute() -> None:
+    """Three seconds were left, and then the machine has other work: 12 are left."""
+    steady = Steady()
+    assert steady.left(3, 0.0) == 3
+    told = [steady.left(12 - n, float(n)) or 0 for n in range(1, 12)]
+    assert told[2:] == pytest.approx([12 - n for n in range(3, 12)], abs=4)
+    assert told[5:] == pytest.approx([12 - n for n in range(6, 12)], abs=1)
+
+
 def test_an_estimate_that_is_right_is_told_as_it_is_and_none_is_none() -> None:
     steady = Steady()
     assert [steady.left(100 - n, 7.0 + n) for n in range(50)] == pytest.approx([100 - n for n in range(50)])

@@ -100,8 +100,10 @@ def test_it_goes_on_to_a_training_with_nobody_looking(home: Path, monkeypatch: p
     assert len(list((home / "demo" / "data").glob("*/*.jpg"))) == SMALL
 
 
-def test_where_a_training_runs_nothing_is_drawn_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "running", lambda home: "another")
+def test_where_a_training_runs_or_is_about_to_nothing_is_drawn_first(home: Path, trained: Callable[..., Run]) -> None:
+    run = trained()
+    (run.folder / "launched").touch()  # anew, and its worker still imports torch
+    assert start_page().get("page_link")[1].proto.label.startswith("Go on: watch the training")
     with pytest.raises(runs.BusyError, match="already running"):
         demo_job.start(home, train=True)
     assert demo_job.standing(home) is None

@@ -19,8 +19,7 @@ WORKING = ("starting", "running")
 def begin(source: Source, config: TrainConfig) -> Run | None:
     """Makes a run and starts its worker; from then on it is the run that every page shows. None when it could not, said in words."""
     home = runs.workspace()
-    waiting = any(other.state() in WORKING for other in runs.list_runs(home)[:3])
-    if runs.running(home) is not None or waiting:
+    if runs.is_busy(home):
         st.error("A training is already running in this workspace. Wait for it, or stop it first.")
         return None
     try:
