@@ -748,3 +748,8 @@ def test_two_runs_of_one_data_set_are_compared_and_different_ones_are_said(finis
     sound(app)
     assert "These runs are of different data sets" in words(app)
     assert "data sets (others, test" in words(app).replace("\\", "")
+
+
+def test_curves_on_corrected_labels_are_said_to_be_measured_against_those(finished: Run) -> None:
+    again(finished, "20990101-000000-abcd", corrects={"run": finished.id, "cells": 3, "decisions_up_to": 1})
+    assert "measured against those" in words(open_page("train"))

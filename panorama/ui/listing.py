@@ -46,6 +46,8 @@ def curves(listed: Sequence[Run], shown: Run | None) -> None:
         st.warning(
             f"These runs are of different data sets ({_names(chosen)}). Their losses are of other pictures and labels, so the lower curve is not the better model."
         )
+    elif len({run.corrects is None for run in chosen}) > 1:
+        st.caption("A run on corrected labels is measured against those, the others against the labels as they came.")
     if chosen:
         histories = {run.id: run.history() for run in chosen}
         st.altair_chart(charts.compare_runs(histories, log_scale=st.session_state.get("log-scale", False)), key="compare-chart")

@@ -45,11 +45,9 @@ def under_way(run: Run) -> tuple[History, State, Progress]:
     now = progress(h, time.time(), run.config)
     if state in WORKING:
         asked = run.stop_is_asked()
-        known: tuple[str, Steady] = st.session_state.setdefault("countdown", (run.id, Steady()))
-        if known[0] != run.id:
-            known = st.session_state["countdown"] = (run.id, Steady())
-        steady = known[1].left(now.seconds_left, time.time())
-        left = "" if steady is None else f" · {left_in_words(steady)}"
+        steady: Steady = st.session_state.setdefault(f"countdown-{run.id}", Steady())
+        seconds = steady.left(now.seconds_left, time.time())
+        left = "" if seconds is None else f" · {left_in_words(seconds)}"
         st.progress(now.fraction, f"{'Stopping ...' if asked else ui.text(now.doing)}{left}")
         if st.button("Stop", key="stop", disabled=asked, help="Stops at the next batch; the run can be resumed."):
             run.ask_to_stop()
