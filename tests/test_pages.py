@@ -658,6 +658,7 @@ def test_reading_that_was_stopped_is_said_and_can_go_on(seed_folder: Callable[..
 
 def test_a_grid_shows_what_it_has_while_slow_pictures_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
+    at_once: list[str] = []
     clock = [0.0]
 
     class Place:
@@ -670,10 +671,11 @@ def test_a_grid_shows_what_it_has_while_slow_pictures_are_read(monkeypatch: pyte
             yield f"<p>{n}</p>"
 
     monkeypatch.setattr(ui.st, "empty", Place)
+    monkeypatch.setattr(ui.st, "html", lambda body: at_once.append(body))
     monkeypatch.setattr(ui.time, "monotonic", lambda: clock[0])
     ui.grid(cards(0.01))
-    assert [body.count("<p>") for body in shown] == [6], "what is ready is sent once"
-    shown.clear()
+    assert [body.count("<p>") for body in at_once] == [6], "what is ready is sent once"
+    assert not shown, "and in place of what stood there: a page that is emptied first jumps"
     ui.grid(cards(0.3))
     assert [body.count("<p>") for body in shown] == [2, 4, 6, 6]
 

@@ -489,13 +489,14 @@ def esc(value: object) -> str:
 
 def grid(cards: Iterable[str], *, card_width: int = 210) -> None:
     """Cards (HTML) side by side, as many as fit. Those that are made while others still take their time, as large pictures do, are shown already."""
-    place, made, shown_at = st.empty(), list[str](), time.monotonic()
+    place, made, shown_at = None, list[str](), time.monotonic()
     for card in cards:
         made.append(card)
         if time.monotonic() - shown_at > _GRID_SECONDS:
+            place = place or st.empty()  # not before: an empty place would make the page jump where all cards are ready
             place.html(_grid_html(made, card_width))
             shown_at = time.monotonic()
-    place.html(_grid_html(made, card_width))
+    (place or st).html(_grid_html(made, card_width))
 
 
 def _grid_html(cards: Sequence[str], card_width: int) -> str:
