@@ -8,7 +8,8 @@ import streamlit as st
 from panorama import runs, ui
 from panorama.csvscan import counted
 from panorama.errors import PanoramaError
-from panorama.finding import Source, file_column_choices, find_source, with_file_column, with_layouts
+from panorama.finding import Source, find_source, with_file_column, with_layouts
+from panorama.ui import running
 from panorama.workspace import current, remember
 
 ui.ensure_entrypoint()
@@ -38,6 +39,7 @@ with st.expander("Choose a data set" if found is None else "Choose another data 
                 ui.show_error(error)
     with zip_tab:
         upload = st.file_uploader("A zip of such a folder", type=["zip"], key="zip")
+        st.caption("It is kept in memory while it is unpacked. A large data set is better chosen as a folder on this machine.")
         if upload is not None and st.button("Use this zip", type="primary", key="use-zip"):
             from panorama.archives import import_zip
 
@@ -49,15 +51,7 @@ with st.expander("Choose a data set" if found is None else "Choose another data 
                 ui.show_error(error)
     with demo_tab:
         st.write("Landscapes drawn by panorama, with planted label errors; nothing is downloaded.")
-        if st.button("Draw the demo", type="primary", key="draw-demo"):
-            from panorama.demo import draw_demo
-
-            try:
-                with ui.progress_bar("Drawing pictures") as advanced:
-                    drawn = draw_demo(home / "demo", on_progress=advanced)
-                take(find_source(drawn), is_demo=True)
-            except PanoramaError as error:
-                ui.show_error(error)
+        running.draw_demo("Draw the demo", key="draw-demo", train=False)
 
 if found is None:
     st.info("No data set yet. Choose a folder, upload a zip, or draw the demo above.")
@@ -86,7 +80,7 @@ for part in data.parts:
     st.write(f"{ui.text(part.source.file)}: file names in column {ui.text(header[layout.file_column])}; {ui.text(how)}.")
 if source.csvs[0].split is None:
     st.caption("The split is made by panorama: stratified by label combination, near-duplicates on one side, repeatable.")
-    choices = file_column_choices(source, source.csvs[0])
+    choices = ui.file_columns(source)
     layout = source.csvs[0].layout
     assert layout is not None
     shares = {column: share for column, _, share in choices}
@@ -139,18 +133,22 @@ if split != "all":
 indices = [int(i) for i in np.flatnonzero(shown) if name.lower() in data.images[i].lower()]
 if not indices:
     st.info("No picture fits this filter.")
-cards = []
-for i in indices[ui.pager(len(indices), 24, "browse")]:
+
+
+def card(i: int) -> str:
+    """An image: its picture, name, size and labels."""
     labels = [data.labels[k] for k in np.flatnonzero(data.targets[i])]
     picture = data.pictures[i]
     wide = " pn-wide" if picture.width >= 2.4 * picture.height else ""
     badges = (
         "".join(f'<span class="pn-badge">{ui.esc(label)}</span>' for label in labels) or '<span class="pn-quiet">no label</span>'
     )
-    cards.append(
+    return (
         f'<div class="pn-card{wide}">{ui.picture_html(data.paths[i], 480, data.images[i])}<div class="pn-body">'
         f'<div class="pn-name">{ui.esc(data.images[i])}</div><div class="pn-quiet">{data.splits[i]} · {picture.width} × {picture.height}</div>{badges}</div></div>'
     )
-ui.grid(cards)
+
+
+ui.grid(card(i) for i in indices[ui.pager(len(indices), 24, "browse")])
 st.divider()
 ui.page_link("train", "Next: train a model on it →")

@@ -12,7 +12,9 @@ from panorama.ui import comparing, running
 ui.ensure_entrypoint()
 
 st.title("Effect")
-st.caption("What your corrections changed: the same training once more, on the corrected labels, with the same seed and split.")
+st.caption(
+    f"What your corrections changed: the same training once more, on the corrected labels, with the same seed and split. {ui.CELL}"
+)
 home = runs.workspace()
 chosen = ui.choose_run(needs="metrics.json")
 try:

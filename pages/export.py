@@ -49,7 +49,7 @@ ui.facts(
     ("Looked at and kept", f"{kept:,}"),
     ("In conflict", f"{len(fold.conflicts):,}", "stay as given until settled"),
 )
-st.write("Every other byte of the CSV stays as it is. Your original file is not touched.")
+st.write(f"{ui.CELL} Every other byte of the CSV stays as it is. Your original file is not touched.")
 if run.corrects is not None:
     st.info(
         f"This run was trained on your CSV with {run.corrects.cells:,} corrections already in it. What was decided on the original labels is with the run "
@@ -123,7 +123,7 @@ st.subheader("Decisions from elsewhere")
 st.write(
     "A decisions.csv of a colleague, or any CSV with the columns image, label and value (0 or 1). The same file twice counts once."
 )
-upload = st.file_uploader("decisions.csv", type=["csv"], key="decisions-upload")
+upload = st.file_uploader("decisions.csv", type=["csv"], key="decisions-upload", max_upload_size=ui.SMALL_UPLOAD)
 if upload is not None:
     queue = desk.queue
     try:

@@ -20,7 +20,7 @@ with right:
     pasted = ui.paste_zone("paste")
 uploads = left.file_uploader(
     "A folder of pictures" if whole_folder else "Pictures", accept_multiple_files="directory" if whole_folder else True,
-    key=f"pictures-{whole_folder}", help="JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF.",
+    key=f"pictures-{whole_folder}", help="JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF.", max_upload_size=ui.SMALL_UPLOAD,
 )  # fmt: skip
 sources: list[tuple[str, bytes]] = [(upload.name, upload.getvalue()) for upload in uploads]
 if pasted is not None:

@@ -53,7 +53,7 @@ if fold.standing or fold.conflicts:
         ui.page_link("effect", "See what the corrections changed →")
     if found.corrections:
         st.caption("The most instructive ones: the surest errors, label by label, then what the run had hardly suspected.")
-        ui.grid([ui.correction_card(run, c) for c in found.corrections[ui.pager(len(found.corrections), 12, "corrections")]])
+        ui.grid(ui.correction_card(run, c) for c in found.corrections[ui.pager(len(found.corrections), 12, "corrections")])
 else:
     st.write("Nothing is decided yet on these CSVs.")
     if run.has("suspects.csv"):

@@ -97,14 +97,16 @@ kind = second.selectbox(
 with third.popover(
     marked("More filters", choices, "state", "by", "order", "split", "doubt", "search"), width="stretch", disabled=of_people
 ):
-    state = st.selectbox("Show cells that are", list(STATES), format_func=STATES.__getitem__, key="state")
+    state = st.selectbox("Show cells that are", list(STATES), format_func=STATES.__getitem__, key="state", help=ui.CELL)
     by = None
     if state in ("decided", "skipped"):
         chosen = st.selectbox("By", [anybody, *names], format_func=lambda name: name or "no name", key="by")
         by = None if chosen == anybody else chosen
     order = st.selectbox("Order", list(ORDERS), format_func=ORDERS.__getitem__, key="order")
     split = st.selectbox("Split", splits, key="split")
-    low, high = st.slider("Doubt", 0.0, 1.0, (0.0, 1.0), 0.05, key="doubt")
+    low, high = st.slider(
+        "Doubt", 0.0, 1.0, (0.0, 1.0), 0.05, key="doubt", help="How likely it is that the CSV's value is wrong."
+    )
     search = st.text_input("File name contains", key="search")
 with fourth.popover(marked("Blind, controls", choices, "blind", "controls"), width="stretch", disabled=of_people):
     st.toggle(

@@ -12,17 +12,14 @@ ui.ensure_entrypoint()
 st.title("Sanity check")
 run = ui.choose_run(needs="before.csv")
 try:
-    images, splits, paths = run.images()
-    before, after = run.probabilities("before.csv"), run.probabilities("predictions.csv")
-    assert before is not None
-    labels = before[0]
-    targets = run.targets(labels)
+    found = ui.answers(run)
 except PanoramaError as error:
     ui.show_error(error)
     st.stop()
+images, splits, labels, targets = found.images, found.splits, found.labels, found.targets
 
 controls = st.columns([1.9, 1, 1.6, 0.9])
-options = ["before training", "after training"] if after else ["before training"]
+options = ["before training", "after training"] if found.after is not None else ["before training"]
 when = controls[0].segmented_control("Predictions", options, default=options[-1], required=True, key=f"when-{len(options)}")
 label = controls[1].selectbox("Label", ["all labels", *labels], key="label")
 kinds = {
@@ -34,10 +31,10 @@ kinds = {
 }
 kind = controls[2].selectbox("Show", list(kinds), format_func=kinds.__getitem__, key="kind")
 split = controls[3].selectbox("Split", ["test", "validation", "train", "all"], key="split")
-if after is None:
+if found.after is None:
     st.info("This run has not finished: these are the predictions of the untrained head.")
 
-probabilities = (after if when == "after training" and after else before)[1]
+probabilities = found.after if when == "after training" and found.after is not None else found.before
 threshold = run.config.threshold
 predicted = probabilities > threshold
 columns = slice(None) if label == "all labels" else [labels.index(label)]
@@ -67,8 +64,9 @@ if split in ("train", "all") and when == "after training":
 if not len(shown):
     st.info("No picture fits this filter.")
 
-cards = []
-for i in shown[ui.pager(len(shown), 24, "grid")].tolist():
+
+def card(i: int) -> str:
+    """An image: its picture, what the CSV and the model say, and where they differ."""
     given = [labels[k] for k in np.flatnonzero(targets[i])]
     said = [f"{labels[k]} {probabilities[i, k]:.2f}" for k in np.argsort(-probabilities[i]) if predicted[i, k]]
     differences = [
@@ -80,14 +78,16 @@ for i in shown[ui.pager(len(shown), 24, "grid")].tolist():
         f'<div class="pn-verdict pn-bad">✗ {counted(len(differences), "difference")}</div>'
         if differences else '<div class="pn-verdict">✓ agrees</div>'
     )  # fmt: skip
-    cards.append(
+    return (
         f'<div class="pn-card{" pn-wrong" if differences else ""}">'
-        f"{ui.picture_html(run.picture_path(paths[i]), 480, images[i])}"
+        f"{ui.run_picture_html(run, found.paths[i], 480, images[i])}"
         f'<div class="pn-body"><div class="pn-name">{ui.esc(images[i])}</div><div class="pn-quiet">{ui.esc(splits[i])}</div>{verdict}'
         f"<div>CSV: {ui.esc(', '.join(given) or 'no label')}</div><div>Model: {ui.esc(', '.join(said) or 'no label')}</div>"
         f"{''.join(f'<p class=pn-error>{line}</p>' for line in differences)}</div></div>"
     )
-ui.grid(cards, card_width=225)
+
+
+ui.grid((card(i) for i in shown[ui.pager(len(shown), 24, "grid")].tolist()), card_width=225)
 st.divider()
 st.write("Many of the “wrong” predictions are right: then the CSV is wrong.")
 if runs.find_run(runs.workspace(), run.id) and run.has("suspects.csv"):

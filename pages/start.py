@@ -3,10 +3,8 @@
 import streamlit as st
 
 from panorama import runs, ui
-from panorama.config import demo_config
-from panorama.errors import PanoramaError
 from panorama.ui import running
-from panorama.workspace import current, remember
+from panorama.workspace import current
 
 ui.ensure_entrypoint()
 
@@ -25,20 +23,7 @@ with left.container(border=True, height="stretch"):
         "400 landscapes that panorama draws, with label errors planted on purpose. One click draws them and trains both phases, in about "
         "two minutes, and nothing is downloaded."
     )
-    if st.button("Draw the demo and train", type="primary", key="demo"):
-        from panorama.demo import draw_demo
-        from panorama.finding import find_source, with_layouts
-
-        try:
-            with ui.progress_bar("Drawing pictures") as advanced:
-                folder = draw_demo(home / "demo", on_progress=advanced)
-            source = with_layouts(find_source(folder))
-            remember(home, source, is_demo=True)
-        except PanoramaError as error:
-            ui.show_error(error)
-            st.stop()
-        if running.begin(source, demo_config()) is not None:
-            ui.go("train")
+    running.draw_demo("Draw the demo and train", key="demo", train=True)
 with right.container(border=True, height="stretch"):
     st.subheader("Use your own pictures")
     st.write(
@@ -48,7 +33,9 @@ with right.container(border=True, height="stretch"):
 
 st.subheader("The way through")
 finished = [run for run in runs.list_runs(home) if run.has("metrics.json")]
-if finished:
+if runs.is_busy(home):
+    ui.page_link("train", "Go on: watch the training →")
+elif finished:
     ui.page_link("review", "Go on: review the labels that are probably wrong →")
 elif found is not None:
     ui.page_link("train", f"Go on: train on {ui.text(found.source.name)} →")

@@ -1,13 +1,12 @@
 """Start a run, watch it learn, stop and resume it, compare runs."""
 
-import pandas as pd
 import streamlit as st
 
 from panorama import cache, charts, launch, planted, runs, ui
 from panorama.config import TrainConfig, demo_config, seed_recipe
 from panorama.errors import PanoramaError
 from panorama.runs import Run
-from panorama.ui import running
+from panorama.ui import listing, running
 from panorama.ui.settings import settings
 from panorama.workspace import current
 
@@ -27,12 +26,12 @@ if found is None and not listed:
 
 
 RECIPES = {"fast": TrainConfig, "seed": seed_recipe}
+untrained = found is not None and all(other.source.root != found.source.root for other in listed)
 
 
 if found is not None:
-    untrained = all(other.source.root != found.source.root for other in listed)
     if untrained and listed:
-        st.info(f"{ui.text(found.source.name)} has no training yet: start one here. What is shown below it is of other pictures.")
+        st.info(f"{ui.text(found.source.name)} has no training yet: start one here.")
     with st.expander("Start a training", expanded=untrained):
         st.write(f"On {ui.text(found.source.name)}.")
         chosen: TrainConfig | None = None
@@ -44,9 +43,10 @@ if found is not None:
                     "Recipe",
                     list(RECIPES),
                     default="fast",
+                    format_func={"fast": "Fast", "seed": "The notebook's"}.__getitem__,
                     key="recipe",
-                    help="Fast: few epochs of fine tuning under a rising and falling learning rate. Seed: the notebook panorama began as, "
-                    "a constant learning rate until early stopping; several times slower and, where measured, not better.",
+                    help="Fast: few epochs of fine tuning under a rising and falling learning rate. The notebook's: what panorama began as, a constant "
+                    "learning rate until early stopping; several times slower and, where measured, not better (`--recipe seed` on the command line).",
                 )
                 chosen = settings(RECIPES[recipe or "fast"](), recipe or "fast")
         except PanoramaError as error:
@@ -62,6 +62,11 @@ if not listed:
     st.info("No training yet. Start one above; the curves appear here while it runs.")
     st.stop()
 
+if (
+    untrained and ui.kept_run() is None and "run" not in st.query_params
+):  # what was trained on other pictures is not shown unasked
+    listing.of_others(listed)
+    st.stop()
 run = ui.choose_run()
 
 
@@ -130,34 +135,8 @@ if run.has("metrics.json"):
 elif found is None:
     ui.page_link("dataset", "Choose a data set to train on →")
 
-st.subheader("Runs")
-rows = []
-for other in listed:
-    metrics, h = other.metrics(), other.history()
-    test = metrics["test"] if metrics else None
-    rows.append({
-        "run": other.id, "data set": other.source.name, "backbone": other.config.backbone, "state": other.state(h), "epochs": len(h.epochs),
-        "best validation loss": h.best.validation_loss if h.best else None,
-        "test mAP": test["macro"]["average_precision"] if test else None, "test F1": test["macro"]["f1"] if test else None,
-        "minutes": ((h.last_at or 0) - (h.started_at or 0)) / 60 if h.started_at else None,
-    })  # fmt: skip
-number = st.column_config.NumberColumn(format="%.3f")
-st.dataframe(
-    pd.DataFrame(rows), hide_index=True, key="runs",
-    column_config={"best validation loss": number, "test mAP": number, "test F1": number, "minutes": st.column_config.NumberColumn(format="%.1f")},
-)  # fmt: skip
-with_epochs = [other for other in listed if other.history().epochs]
-if len(with_epochs) > 1:
-    picked = st.multiselect(
-        "Compare",
-        [other.id for other in with_epochs],
-        default=[other.id for other in with_epochs[:3]],
-        max_selections=8,
-        key="compare",
-    )
-    if picked:
-        histories = {other.id: other.history() for other in with_epochs if other.id in picked}
-        st.altair_chart(charts.compare_runs(histories, log_scale=st.session_state["log-scale"]), key="compare-chart")
+listing.table(listed)
+listing.curves(listed, run)
 
 folder = home / "cache"
 with st.expander("Cache"):

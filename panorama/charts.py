@@ -19,6 +19,7 @@ AnyChart = Any  # altair names its charts by how they were put together; callers
 TRAINING, VALIDATION, BEST = "#d97b29", "#2b83a6", "#3c8d5a"
 BLUES = ["#2b83a6", "#d97b29", "#3c8d5a", "#a05195", "#8a6d3b", "#6b7f8c", "#c44e52", "#4c5fa8"]
 RED = "#c62f3b"
+_SHORT = 14  # characters
 _DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3], [10, 4], [4, 1], [6, 1, 1, 1]]
 
 
@@ -114,7 +115,10 @@ def compare_runs(histories: Mapping[str, History], *, log_scale: bool = False, h
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False)),
             y=alt.Y("loss:Q", title="validation loss", scale=alt.Scale(type="log" if log_scale else "linear", zero=False)),
             color=alt.Color(
-                "run:N", title=None, scale=alt.Scale(domain=names, range=BLUES), legend=alt.Legend(orient="top", columns=2)
+                "run:N",
+                title=None,
+                scale=alt.Scale(domain=names, range=BLUES),
+                legend=alt.Legend(orient="top", columns=2, symbolType="stroke", symbolStrokeWidth=3),
             ),
             strokeDash=alt.StrokeDash("run:N", title=None, scale=alt.Scale(domain=names, range=_DASHES), legend=None),
             tooltip=["run:N", "phase:N", "epoch:Q", alt.Tooltip("loss:Q", format=".4f"), alt.Tooltip("mAP:Q", format=".3f")],
@@ -134,12 +138,13 @@ def label_counts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
     table = pd.DataFrame(rows)
     total = table.groupby("label", as_index=False, sort=False)["images"].sum()
     y = alt.Y("label:N", title=None, sort=list(labels), axis=alt.Axis(labelLimit=260))
+    room = alt.Scale(domain=[0, 1.08 * max(1, int(total["images"].max()))], nice=False)  # for the number beside the longest bar
     bars = (
         alt.Chart(table)
         .mark_bar(height={"band": 0.7})
         .encode(
             y=y,
-            x=alt.X("images:Q", title="images that carry the label", axis=alt.Axis(tickMinStep=1, format=",d")),
+            x=alt.X("images:Q", title="images that carry the label", scale=room, axis=alt.Axis(tickMinStep=1, format=",d")),
             color=alt.Color(
                 "split:N",
                 title=None,
@@ -173,15 +178,20 @@ def together(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> pd.DataFra
     return pd.DataFrame(rows, columns=["label", "with", "images", "share"])
 
 
+def are_short(labels: Sequence[str]) -> bool:
+    """Whether two charts with these names beside them have room side by side."""
+    return all(len(label) <= _SHORT for label in labels)
+
+
 def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyChart:
     """Of the images with the row's label, the share that also carry the column's; the number of images on each cell where there is room.
 
     Every row and column keeps its name, upright above many columns; a long name is cut, and whole where one points at a cell.
     """
     table = together(labels, targets)
-    many = len(labels) > 8
-    beside = alt.Axis(labelLimit=140 if many else 200, labelOverlap=False)
-    above = alt.Axis(orient="top", labelAngle=-90 if many else -40, labelLimit=120, labelOverlap=False)
+    upright = len(labels) > 8 or not are_short(labels)  # a slanted name is as wide as it is high, and runs out of the chart
+    beside = alt.Axis(labelLimit=160, labelOverlap=False, labelFlush=False)
+    above = alt.Axis(orient="top", labelAngle=-90 if upright else -40, labelLimit=120, labelOverlap=False, labelFlush=False)
     base = alt.Chart(table).encode(
         y=alt.Y("label:N", title="images with ...", sort=list(labels), axis=beside),
         x=alt.X("with:N", title="... that also carry", sort=list(labels), axis=above),
@@ -296,7 +306,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
     base = alt.Chart(table).encode(y=alt.Y("target:N", title=None, sort=list(dict.fromkeys(table["target"])), axis=_TWO_LINES))
     interval = base.mark_rule(strokeWidth=2.5, color=_NEW).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
     dots = base.mark_point(size=100, filled=True, opacity=1, shape="diamond", color=_NEW).encode(
-        x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f", tickCount=5))
+        x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f" if reach > 0.05 else "+.3f", tickCount=5))
     )
     zero = alt.Chart(pd.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="at:Q")
     return alt.layer(zero, interval, dots).properties(height=_ROW_HEIGHT * table["target"].nunique() + _AXIS_HEIGHT)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from panorama import metrics, runs
 from panorama.bootstrap import Estimate, Floats, Weights, draw, estimate, resampled
+from panorama.countdown import roughly
 from panorama.csvscan import counted
 from panorama.datasets import corrected_csvs
 from panorama.decisions import Cell, Decision, wilson_interval
@@ -42,7 +43,7 @@ def retrain_run(run: Run, corrections: Mapping[Cell, int], home: Path, *, decisi
         raise PanoramaError("Nothing is corrected yet, so there is nothing to train again on. Review some suspects first.")
     if not run.has("metrics.json") or not run.has("split.csv"):
         raise PanoramaError(f"{run.id} is not complete. Let it finish first.")
-    if runs.running(home) is not None or any(other.state() in ("starting", "running") for other in runs.list_runs(home)[:3]):
+    if runs.is_busy(home):
         raise runs.BusyError("A training is already running in this workspace. Wait for it, or stop it first.")
     _refuse_other_pictures(run)
     csvs = corrected_csvs(run.sheets(), corrections)
@@ -76,7 +77,7 @@ def expected_time(run: Run) -> str:
     again, whole = seconds_again(run.history()), duration(seconds_of(run))
     if again is None:
         return f"That run took {whole}; expect as much, or less where pictures are kept ready."
-    return f"Expect about {duration(again)}: as long as that run took ({whole}), less what is kept ready of its pictures. Where the cache was cleared, that comes on top."
+    return f"Expect about {roughly(again)}: as long as that run took ({whole}), less what is kept ready of its pictures. Where the cache was cleared, that comes on top."
 
 
 def seconds_of(run: Run) -> float:

@@ -283,7 +283,7 @@ _KEPT_SHARE = 0.1  # of the time of a pass, below which it was none
 def progress(events: Sequence[Event] | History, now: float, config: TrainConfig) -> Progress:
     """How far the run is at `now` (seconds since 1970), in work counted as forward passes of one picture. config: the run's.
 
-    What is left is timed by what was measured: an epoch by the last one, a pass by the last pass. The end of fine tuning at a constant
+    What is left is timed by what was measured: an epoch by its recent batches or the last epoch, a pass by the last pass. The end of fine tuning at a constant
     learning rate is not known while validation still improves: it is taken to be the best epoch so far plus patience.
     """
     h = events if isinstance(events, History) else history(events)
@@ -315,7 +315,7 @@ def progress(events: Sequence[Event] | History, now: float, config: TrainConfig)
     if any(p.phase == "fine tuning" for p in h.phases_ended):
         done["epochs"] = parts["epochs"]
     fraction = min(0.99, sum(done.values()) / sum(parts.values()))
-    left = _seconds_left(h, {name: parts[name] - done[name] for name in parts}, finetuning, running, costs)
+    left = _seconds_left(h, {name: parts[name] - done[name] for name in parts}, finetuning, costs)
     return Progress(fraction, _doing(h, finetuning, running), _images_per_second(h, now), left, so_far)
 
 
@@ -339,29 +339,58 @@ def _share_done(h: History, name: str, *, began: bool) -> float:
     return 0.0
 
 
-def _seconds_left(
-    h: History, left: dict[str, float], finetuning: list[EpochEnded], running: BatchEnded | None, costs: list[float]
-) -> float | None:
-    """None until something was measured."""
+def _seconds_left(h: History, left: dict[str, float], finetuning: list[EpochEnded], costs: list[float]) -> float | None:
+    """None until enough was measured."""
     work_seconds: float | None = None  # a forward pass of one picture
-    if running and running.epoch > len(finetuning) and h.started:
-        an_epoch = h.started.images.get("train", 0) / max(running.images_per_second, 1e-3)
-        work_seconds = an_epoch / costs[len(finetuning)]
+    pace = _batch_pace(h, len(finetuning) + 1)
+    if pace is not None and h.started:
+        work_seconds = pace * h.started.images.get("train", 0) / costs[len(finetuning)]
     elif finetuning:
         work_seconds = finetuning[-1].seconds / costs[len(finetuning) - 1]
-    elif h.stage and h.stage.stage in (FEATURES, DECODING) and h.stage_started and h.stage.done:
-        a_picture = (h.stage.at - h.stage_started.at) / h.stage.done
-        work_seconds = a_picture if h.stage.stage == FEATURES else a_picture / _READING_COST
-    elif (a_pass := h.stages_ended.get(PREDICTING) or h.stages_ended.get(FEATURES)) and h.started:
+    elif h.stage and h.stage.stage == FEATURES and (taken := _stage_seconds(h)) is not None:
+        work_seconds = taken / h.stage.done
+    elif (a_pass := _last_pass(h)) and h.started:
         work_seconds = a_pass.seconds / max(1, sum(h.started.images.values()))
     if work_seconds is None:
         return None
     seconds = {name: work * work_seconds for name, work in left.items()}
     if _features_were_kept(h, work_seconds):
         seconds[CORNERS] = 0.0  # they are kept beside the features
-    if h.stage and h.stage_started and h.stage.done and h.stage.stage in seconds:  # what is under way tells best
-        seconds[h.stage.stage] = (h.stage.at - h.stage_started.at) * (h.stage.total - h.stage.done) / h.stage.done
+    if h.stage and h.stage.stage in seconds and (taken := _stage_seconds(h)) is not None:  # what is under way tells best
+        seconds[h.stage.stage] = taken * (h.stage.total - h.stage.done) / h.stage.done
     return max(0.0, sum(seconds.values()))  # a clock may be set back
+
+
+# Fewer steps, or less time, tell of warming up rather than of the pace: a first batch, or features that come from the cache.
+_LEAST_SECONDS, _LEAST_BATCHES = 2.0, 3
+_RECENT_SECONDS = 30.0
+
+
+def _batch_pace(h: History, epoch: int) -> float | None:
+    """Seconds a picture by the recent batches of this epoch of fine tuning; None while they are too few."""
+    if not h.batches or (h.batches[-1].phase, h.batches[-1].epoch) != ("fine tuning", epoch):
+        return None
+    first = last = h.batches[-1]
+    for batch in reversed(h.batches):
+        if (batch.phase, batch.epoch) != (last.phase, last.epoch) or batch.at < last.at - _RECENT_SECONDS:
+            break
+        first = batch
+    if last.batch - first.batch < _LEAST_BATCHES or last.at - first.at < _LEAST_SECONDS:
+        return None
+    return (last.at - first.at) / max(1, last.images - first.images)
+
+
+def _stage_seconds(h: History) -> float | None:
+    """How long the stage under way has taken for what it has done; None while that is too little."""
+    if h.stage is None or h.stage_started is None or not h.stage.done or h.stage.at - h.stage_started.at < _LEAST_SECONDS:
+        return None
+    return h.stage.at - h.stage_started.at
+
+
+def _last_pass(h: History) -> StageEnded | None:
+    """The last pass over all pictures that tells how long one takes."""
+    passes = [h.stages_ended[stage] for stage in (PREDICTING, FEATURES) if stage in h.stages_ended]
+    return next((one for one in passes if one.seconds >= _LEAST_SECONDS), None)
 
 
 def _features_were_kept(h: History, work_seconds: float) -> bool:

@@ -433,6 +433,11 @@ def running(home: Path) -> str | None:
     return _holder(home / "worker.lock")
 
 
+def is_busy(home: Path) -> bool:
+    """Whether a run trains in this workspace now, or was launched and has not told anything yet."""
+    return running(home) is not None or any(run.state() in ("starting", "running") for run in list_runs(home)[:3])
+
+
 def is_running(run: Run) -> bool:
     """Whether a worker trains this run now."""
     return _holder(_lock_file(run)) == run.id

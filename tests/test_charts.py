@@ -44,3 +44,26 @@ def test_the_first_and_the_last_epoch_have_room_for_a_whole_mark() -> None:
         low, high = encoding["scale"]["domain"]
         assert low < 1
         assert high > 10
+
+
+LONG = "a label that somebody wrote as a whole sentence, with everything one should know of it"
+
+
+def test_a_long_name_stands_upright_above_its_column_as_a_slanted_one_runs_out_of_the_chart() -> None:
+    for labels, angle in ((["red", "sea"], -40), (["red", LONG], -90), ([f"label {n}" for n in range(20)], -90)):
+        spec = charts.cooccurrence(labels, np.ones((3, len(labels)), np.int8)).to_dict()
+        assert {encoding["axis"]["labelAngle"] for encoding in encodings(spec, "x")} == {angle}
+
+
+def test_the_number_beside_the_longest_bar_has_room() -> None:
+    spec = charts.label_counts(["red", "sea"], np.array([[1, 1], [1, 0]] * 50, np.int8), ["train", "test"] * 50).to_dict()
+    domains = [encoding["scale"]["domain"] for encoding in encodings(spec, "x") if "scale" in encoding]
+    assert domains == [[0, pytest.approx(108)]]
+
+
+def test_small_differences_have_ticks_that_differ() -> None:
+    """Five ticks from -0.01 to 0.01 with two decimals would read -0.01, -0.01, +0.00."""
+    for low, high, decimals in ((-0.004, 0.006, 3), (-0.2, 0.1, 2)):
+        rows = [{"target": "one: two", "value": 0.0, "low": low, "high": high}]
+        formats = {e["axis"]["format"] for e in encodings(charts.differences(rows).to_dict(), "x") if "axis" in e}
+        assert formats == {f"+.{decimals}f"}

@@ -186,6 +186,41 @@ def test_corners_that_are_kept_beside_the_features_take_no_time() -> None:
     assert progress(log, log[-1].at, TrainConfig()).seconds_left == pytest.approx(2.5 * 62 + 15 + 7.5)
 
 
+def test_features_that_come_from_the_cache_do_not_time_the_training() -> None:
+    """150 features in 0.1 s are no passes: by them four epochs would take a second."""
+    log = running_for({"Decoding pictures": 0.0, "Computing features": 0.1, "epoch": 62.0})
+    before = [event for event in log if not isinstance(event, EpochEnded | BatchEnded) or event.phase == "adaptation"]
+    assert progress(before, before[-1].at, TrainConfig()).seconds_left is None
+
+
+def test_decoding_does_not_time_the_passes_and_no_stage_is_timed_by_its_first_moment() -> None:
+    """Large pictures take a second each to decode; a pass over what was decoded takes 0.1 s, and is not known yet."""
+    log: list[Event] = [START, StageStarted(0, "Decoding pictures", 150), StageAdvanced(100, "Decoding pictures", 100, 150)]
+    assert progress(log, 100.0, TrainConfig()).seconds_left is None
+    log += [StageEnded(150, "Decoding pictures", 150.0), StageStarted(150, "Computing features", 150)]
+    first = [*log, StageAdvanced(151.5, "Computing features", 1, 150)]
+    assert progress(first, 151.5, TrainConfig()).seconds_left is None
+    later = [*log, StageAdvanced(155, "Computing features", 50, 150)]
+    left = progress(later, 155.0, TrainConfig(epochs_finetuning=0)).seconds_left
+    assert left == pytest.approx(10 + 15 + 60 + 7.5), (
+        "100 of this pass, 150 predictions, 4 x 150 corners and the heads, 0.1 s each"
+    )
+
+
+def test_a_first_batch_that_warms_up_does_not_time_the_others() -> None:
+    """It takes 30 s, the others one each: by the mean of three an epoch of ten would take 107 s, by the others 10."""
+    config = TrainConfig(epochs_finetuning=1)
+    log = [*running_for({"Decoding pictures": 0.0, "Computing features": 0.1, "epoch": 1.0})[:-2]]
+    at = log[-1].at
+    told = []
+    for number in range(1, 8):
+        log.append(BatchEnded(at + 29 + number, "fine tuning", 1, number, 10, 0.4, 10 * number, 1.0))
+        told.append(progress(log, log[-1].at, config).seconds_left)
+    assert told[:3] == [None] * 3
+    a_pass = 10 / 620  # an epoch is 6 x 100 + 20 passes
+    assert told[3:] == pytest.approx([10 - n + (150 + 75 + 0 * 600) * a_pass for n in (4, 5, 6, 7)])
+
+
 def test_a_training_again_takes_what_is_not_kept_and_no_pause_between() -> None:
     log = running_for({"Decoding pictures": 8.0, "Computing features": 50.0, "epoch": 62.0})
     assert seconds_again(history(log)) is None, "it is not complete"

@@ -9,7 +9,7 @@ import pytest
 from browser import browser, no_traceback, server, settled
 from playwright.sync_api import expect
 
-from panorama import planted, runs
+from panorama import demo_job, planted, runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -26,6 +26,8 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         page.on("request", lambda request: requests.append(request.url))
         page.goto(address)
         page.get_by_role("button", name="Draw the demo and train").click()
+        expect(page.get_by_test_id("stProgress")).to_be_visible(timeout=60_000)
+        page.reload()  # drawn by a process of its own, it goes on, and on to the training
         page.wait_for_url("**/train**", timeout=300_000)
 
         # Training: curves move while it runs, and a refresh in the middle finds it again.
@@ -149,15 +151,30 @@ def test_a_first_deep_link_on_a_fresh_server_shows_the_page_in_the_navigation(ch
         no_traceback(page)
 
 
-def test_drawing_says_how_long_it_takes_can_be_stopped_and_leaves_nothing(chromium: str, home: Path) -> None:
+def test_a_refresh_finds_the_drawing_again_and_a_stop_leaves_nothing(chromium: str, home: Path) -> None:
     with server(home) as (address, _), browser(chromium) as opened:
         page = opened.new_page()
         page.goto(address)
-        page.get_by_role("button", name="Draw the demo and train").click()
-        expect(page.get_by_text("left", exact=False).filter(has_text="Drawing pictures")).to_be_visible(timeout=60_000)
+        button = page.get_by_role("button", name="Draw the demo and train")
+        button.click()
+        bar = page.get_by_test_id("stProgress").filter(has_text="Drawing pictures")
+        expect(bar).to_be_visible(timeout=60_000)
+        began = demo_job.standing(home)
+        assert began is not None
+        page.reload()
+        other = opened.new_page()
+        other.goto(f"{address}/dataset")
+        for tab in (page, other):
+            expect(tab.get_by_test_id("stSidebar").get_by_text("The demo is being drawn")).to_be_visible(timeout=30_000)
+        expect(bar).to_be_visible(timeout=30_000)
+        expect(button).to_be_disabled()
+        now = demo_job.standing(home)
+        assert now is not None
+        assert (now.state, now.began_at) == ("working", began.began_at), "the same drawing goes on"
+        expect(page.get_by_test_id("stMain").get_by_role("button", name="Stop")).to_have_count(1)
         page.get_by_test_id("stMain").get_by_role("button", name="Stop").click()
-        expect(page.get_by_text("Drawing pictures")).to_have_count(0, timeout=60_000)
-        settled(page)
+        expect(page.get_by_text("The drawing was stopped")).to_be_visible(timeout=60_000)
+        expect(button).to_be_enabled()
         no_traceback(page)
         assert not (home / "demo").exists()
         assert not (home / "dataset.json").exists()

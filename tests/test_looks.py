@@ -298,6 +298,32 @@ def test_before_anybody_has_decided(world: World) -> None:
     ])  # fmt: skip
 
 
+_CHART_TEXTS = """() => [...document.querySelectorAll('[data-testid="stVegaLiteChart"] svg text')].filter((e) => e.textContent).map((e) => getComputedStyle(e).fill)"""
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "rgb(r, g, b)" (WCAG 2)."""
+    parts = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_charts_say_can_be_read(world: World, theme: str) -> None:
+    """axe-core does not look into SVG: a contrast of 4.5 between text and page."""
+    page = visit(world, "dataset")
+    page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    page.reload()
+    drawn(page)
+    page.wait_for_selector('[data-testid="stVegaLiteChart"] svg text')
+    ground = luminance(page.evaluate("getComputedStyle(document.querySelector('[data-testid=\"stApp\"]')).backgroundColor"))
+    fills = set(page.evaluate(_CHART_TEXTS))
+    assert fills
+    for fill in fills:
+        light, dark = sorted((luminance(fill), ground), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, fill
+
+
 def test_the_review_in_its_modes(world: World) -> None:
     wide = "review?image=wide.jpg"
     none([

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -491,6 +491,8 @@ def test_effect_retrains_and_shows_old_and_new_side_by_side(finished: Run, home:
     app = open_page("effect")
     sound(app)
     assert "2 corrected cells" in words(app)
+    assert "Expect about" in words(app)
+    assert "about 0 s" not in words(app), "however quick the first training was"
     app.button(key="retrain").click().run()
     sound(app)
     (again,) = [run for run in runs.list_runs(home) if run.corrects]
@@ -549,6 +551,8 @@ def test_the_report_shows_each_label_and_can_be_taken_home(finished: Run) -> Non
     for row in table.to_dict("records"):
         assert row["average precision"] == f"{metrics['test']['labels'][row['label']]['average_precision']:.3f}"
         assert row["threshold"] == f"{metrics['thresholds_from_validation'][row['label']]:.3f}"
+    (parts,) = app.table  # a table wraps its last column, which a data frame cuts at 1280 pixels
+    assert "what suspects are ranked by" in parts.value["what they are"].iloc[-1]
     app.selectbox(key="curve-label").set_value("blue").run()
     sound(app)
     assert any(button.proto.label == "Download the report (HTML)" for button in app.get("download_button"))
@@ -561,6 +565,9 @@ def test_a_picture_path_that_leads_outside_is_said_in_words(finished: Run) -> No
     app = open_page("review")
     sound(app)
     assert "is outside the data set" in first_card(app)["missing"]
+    app = open_page("sanity_check")
+    sound(app)
+    assert "is outside the data set" in words(app)
 
 
 def test_a_label_named_like_the_menu_entry_for_all_can_be_chosen(home: Path, seed_folder: Callable[..., Path]) -> None:
@@ -616,6 +623,37 @@ def test_the_recipe_brings_its_own_numbers_and_the_cache_says_its_size(seed_fold
     sound(app)
     assert app.number_input(key="ef-seed").value == 100
     assert app.selectbox(key="schedule-seed").value == "constant"
+
+
+def test_the_path_of_a_weights_file_is_asked_for_where_it_is_used(seed_folder: Callable[..., Path], home: Path) -> None:
+    remember(home, with_layouts(find_source(seed_folder(12, 6))))
+    app = open_page("train")
+    fields = [field.label for field in app.text_input]
+    app.selectbox(key="weights").set_value("path").run()
+    sound(app)
+    assert [field.label for field in app.text_input if field.label not in fields] == ["Path of the weights file"]
+    assert "Give the path of a weights file" in words(app)
+
+
+def test_one_word_is_one_thing_seed_is_the_number(seed_folder: Callable[..., Path], home: Path) -> None:
+    remember(home, with_layouts(find_source(seed_folder(12, 6))))
+    app = open_page("train")
+    assert [field.label for field in app.number_input if "seed" in field.label.lower()] == ["Random seed"]
+    assert not [option for option in app.segmented_control(key="recipe").options if "seed" in option.lower()]
+
+
+@pytest.mark.parametrize("name", ["export", "effect", "report"])
+def test_what_a_cell_is_is_said_where_a_page_first_speaks_of_cells(finished: Run, home: Path, name: str) -> None:
+    image, red = (finished.source.root / "train_label.csv").read_text().splitlines()[3].split(",")[:2]
+    ReviewStore(home / "reviews.sqlite").apply(finished.fingerprint, [Answer(image, "red", int(red), "change")])
+    assert "A cell is one value of the CSV: one label of one picture" in words(open_page(name))
+
+
+@pytest.mark.parametrize("name", ["predict", "export"])
+@pytest.mark.usefixtures("finished")
+def test_a_small_upload_does_not_promise_gigabytes(name: str) -> None:
+    (uploader,) = open_page(name).get("file_uploader")
+    assert uploader.proto.max_upload_size_mb <= 200
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -701,6 +739,41 @@ def test_reading_that_was_stopped_is_said_and_can_go_on(seed_folder: Callable[..
     assert not [button for button in app.button if button.label == "Stop"], "the bar is gone when the work is done"
 
 
+def test_a_grid_shows_what_it_has_while_slow_pictures_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    at_once: list[str] = []
+    clock = [0.0]
+
+    class Place:
+        def html(self, body: str) -> None:
+            shown.append(body)
+
+    def cards(seconds: float) -> Iterator[str]:
+        for n in range(6):
+            clock[0] += seconds
+            yield f"<p>{n}</p>"
+
+    monkeypatch.setattr(ui.st, "empty", Place)
+    monkeypatch.setattr(ui.st, "html", lambda body: at_once.append(body))
+    monkeypatch.setattr(ui.time, "monotonic", lambda: clock[0])
+    ui.grid(cards(0.01))
+    assert [body.count("<p>") for body in at_once] == [6], "what is ready is sent once"
+    assert not shown, "and in place of what stood there: a page that is emptied first jumps"
+    ui.grid(cards(0.3))
+    assert [body.count("<p>") for body in shown] == [2, 4, 6, 6]
+
+
+def test_answers_that_a_run_writes_later_are_seen(finished: Run) -> None:
+    after = (finished.folder / "predictions.csv").read_bytes()
+    (finished.folder / "predictions.csv").unlink()
+    app = open_page("sanity_check")
+    assert "the predictions of the untrained head" in words(app)
+    (finished.folder / "predictions.csv").write_bytes(after)
+    app.run()
+    sound(app)
+    assert "the predictions of the untrained head" not in words(app)
+
+
 @pytest.mark.parametrize("name", [page for page in PAGES if page != "start"])
 @pytest.mark.usefixtures("finished")
 def test_every_page_hands_over_to_another(name: str) -> None:
@@ -725,3 +798,54 @@ def test_a_data_set_without_a_training_is_not_taken_for_one_that_has(finished: R
     app = open_page("train")
     sound(app)
     assert "others has no training yet" in words(app)
+    assert "run" not in app.query_params, "nor is another data set's run shown unasked"
+    assert "Complete. Every image" not in words(app)
+    assert app.selectbox(key="run-of-others").value is None
+    app.selectbox(key="run-of-others").set_value(finished.id).run()
+    sound(app)
+    assert "Complete. Every image" in words(app), "but it can be asked for"
+    assert "not of others, which is the data set now" in words(app)
+
+
+def test_a_data_set_that_is_imported_later_ends_what_was_chosen_before_it(finished: Run, home: Path, tmp_path: Path) -> None:
+    newer = again(finished, "20990101-000000-abcd")
+    app = open_page("train")
+    assert app.selectbox(key="run-None").value == newer.id
+    app.selectbox(key="run-None").set_value(finished.id).run()
+    remember(home, with_layouts(find_source(Path(shutil.copytree(finished.source.root, tmp_path / "others")))))
+    follow(app, "train")
+    assert "others has no training yet" in words(app)
+    assert "Complete. Every image" not in words(app)
+    remember(home, finished.source)
+    follow(app, "review")
+    assert app.selectbox(key="run-suspects.csv").value == finished.id, "back with the data set its run is chosen again"
+
+
+def test_pages_show_a_run_of_the_current_data_set_before_a_newer_one_of_another(finished: Run, tmp_path: Path) -> None:
+    values = json.loads((finished.folder / "config.json").read_text())
+    other = Path(shutil.copytree(finished.source.root, tmp_path / "others"))
+    newer = again(finished, "20990101-000000-abcd", data=values["data"] | {"root": str(other)})
+    app = open_page("report")
+    assert app.selectbox(key="run-metrics.json").value == finished.id
+    app.selectbox(key="run-metrics.json").set_value(newer.id).run()
+    assert "This run is of others, not of test" in words(app)
+
+
+def test_two_runs_of_one_data_set_are_compared_and_different_ones_are_said(finished: Run, tmp_path: Path) -> None:
+    values = json.loads((finished.folder / "config.json").read_text())
+    other = Path(shutil.copytree(finished.source.root, tmp_path / "others"))
+    newer = again(finished, "20980101-000000-aaaa")
+    foreign = again(finished, "20990101-000000-bbbb", data=values["data"] | {"root": str(other)})
+    app = open_page("train")
+    sound(app)
+    assert set(app.multiselect[0].value) == {newer.id, finished.id}
+    assert "different data sets" not in words(app)
+    app.multiselect[0].set_value([newer.id, foreign.id]).run()
+    sound(app)
+    assert "These runs are of different data sets" in words(app)
+    assert "data sets (others, test" in words(app).replace("\\", "")
+
+
+def test_curves_on_corrected_labels_are_said_to_be_measured_against_those(finished: Run) -> None:
+    again(finished, "20990101-000000-abcd", corrects={"run": finished.id, "cells": 3, "decisions_up_to": 1})
+    assert "measured against those" in words(open_page("train"))

@@ -4,11 +4,13 @@ import base64
 import functools
 import gc
 import html
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,14 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from panorama import charts, runs, serving
+from panorama import charts, demo_job, runs, serving
+from panorama.countdown import Countdown, left_in_words
 from panorama.datasets import DataSet, load
 from panorama.decisions import Fold
 from panorama.effect import Comparison, compare
 from panorama.errors import PanoramaError
 from panorama.events import duration as duration
 from panorama.export import Pieces
-from panorama.finding import Source
+from panorama.finding import Source, file_column_choices
 from panorama.images import PictureError, thumbnail_jpeg
 from panorama.report import Correction, Data, read
 from panorama.reviewfiles import open_queue
@@ -37,7 +40,10 @@ from panorama.workspace import current_source
 logger = logging.getLogger(__name__)
 _KEPT_DATA_SETS = 4
 _BAR_SECONDS = 0.1
+_GRID_SECONDS = 0.4
 _LONGEST_SAME = 90  # characters
+SMALL_UPLOAD = 200  # MB: a picture, a table. What the server takes at most is for a zip of a data set
+CELL = "A cell is one value of the CSV: one label of one picture."  # said where a page first speaks of them
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 _PAGES = (
     ("start", "Start"),
@@ -178,6 +184,9 @@ def _sidebar() -> None:
         training = runs.running(runs.workspace())
         if training is not None:
             st.caption("A training is running ...")
+        drawing = demo_job.standing(runs.workspace())
+        if drawing is not None and drawing.state == "working":
+            st.caption("The demo is being drawn ...")
         if signed_in := login_name():
             st.caption(f"Logged in as {text(signed_in)}")
             if st.user.get("email") and signed_in != st.user.get("email"):
@@ -233,14 +242,7 @@ def _data_sets() -> dict[str, DataSet]:
 
 def data_set(source: Source) -> DataSet:
     """The data set of a source as read; read again when a CSV or the folder changes. Raises PanoramaError. Ends the page where reading was stopped."""
-    stamps = []
-    for csv_source in source.csvs:
-        for path in (source.root / csv_source.file, source.root / csv_source.folder):
-            try:
-                stamps.append(str(path.stat().st_mtime_ns))
-            except OSError as error:
-                raise PanoramaError(f"{path}: cannot be read ({error.strerror}). Is the data set still there?") from error
-    known, key = _data_sets(), f"{source.to_json()}{stamps}"
+    known, key = _data_sets(), f"{source.to_json()}{_source_stamps(source)}"
     if key not in known:
         was_stopped("reading", "Reading the pictures was stopped. What was read so far is kept.")
         with progress_bar("Reading pictures", on_stop=lambda: stopped("reading")) as advanced:
@@ -248,6 +250,30 @@ def data_set(source: Source) -> DataSet:
         for old in list(known)[:-_KEPT_DATA_SETS]:
             known.pop(old, None)
     return known[key]
+
+
+def _source_stamps(source: Source) -> tuple[int, ...]:
+    """When its CSVs and folders were changed. Raises PanoramaError."""
+    stamps = []
+    for csv_source in source.csvs:
+        for path in (source.root / csv_source.file, source.root / csv_source.folder):
+            try:
+                stamps.append(path.stat().st_mtime_ns)
+            except OSError as error:
+                raise PanoramaError(f"{path}: cannot be read ({error.strerror}). Is the data set still there?") from error
+    return tuple(stamps)
+
+
+@st.cache_resource(show_spinner=False, max_entries=_KEPT_DATA_SETS)
+def _file_columns_of(source: str, stamps: tuple[int, ...]) -> list[tuple[int, str, float]]:
+    del stamps  # part of the cache key
+    read = Source.from_json(json.loads(source))
+    return file_column_choices(read, read.csvs[0])
+
+
+def file_columns(source: Source) -> list[tuple[int, str, float]]:
+    """As `file_column_choices` of its first CSV, looked at once for the server: it takes a second of 10,000 files. Raises PanoramaError."""
+    return _file_columns_of(json.dumps(source.to_json()), _source_stamps(source))
 
 
 def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
@@ -258,8 +284,8 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
 
 
 def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
-    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest that has the file `needs`. Ends the page when
-    there is none.
+    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest of the current data set that has the file `needs`,
+    else the newest of any. Ends the page when there is none.
 
     title: the page's, where it stands beside the menu rather than above it. own_labels: for decisions, which are on the labels as they came: where
     a retraining was chosen on another page, the run that it repeats.
@@ -275,6 +301,8 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
         what = "The run has not got that far yet." if busy else "There is no finished training yet."
         then = "Wait for the training to finish." if busy else "Train a model first; the demo takes about two minutes."
         empty_state(what, then, "train", "Go to training")
+    root = _current_root()
+    found = sorted(found, key=lambda run: str(run.source.root) != root)
     if own_labels:  # what was trained on corrected labels comes after the runs whose labels people decide on
         found = sorted(found, key=lambda run: run.corrects is not None)
     ids = [run.id for run in found]
@@ -285,10 +313,10 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
     is_new = asked is not None and asked not in st.session_state.get(known, ())
     if st.session_state.get(key) not in ids or is_new:
         if asked in ids:  # a new address decides; after that the menu does
-            st.session_state["run"] = asked
+            keep_run(asked)
             st.session_state[key] = asked
         else:
-            st.session_state[key] = _follow(st.session_state.get("run"), found, own_labels=own_labels)
+            st.session_state[key] = _follow(kept_run(), found, own_labels=own_labels)
         st.session_state[known] = (asked, st.session_state[key])
         st.session_state["run-missing"] = (address.page(), asked) if asked is not None and asked not in ids else None
     elif st.session_state.pop(f"{key}-menu", False):
@@ -296,7 +324,7 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
     st.session_state[key] = st.session_state[key]  # the menu of another page has the same key, and would begin anew
 
     def choose() -> None:
-        st.session_state["run"] = st.session_state[key]
+        keep_run(st.session_state[key])
         st.session_state[f"{key}-menu"] = True
         st.session_state["run-missing"] = None
 
@@ -305,10 +333,31 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
     )  # fmt: skip
     if (missing := st.session_state.get("run-missing")) and missing[0] == address.page():
         st.warning(_why_not(missing[1], names[chosen], len(found)))
-    wanted = st.session_state.get("run")
+    wanted, run = kept_run(), found[ids.index(chosen)]
     if wanted is not None and wanted != chosen:
         st.caption(_why_another(wanted, own_labels=own_labels))
-    return found[ids.index(chosen)]
+    source = current_source(home)
+    if source is not None and str(run.source.root) != root:
+        st.caption(f"This run is of {text(run.source.name)}, not of {text(source.name)}, which is the data set now.")
+    return run
+
+
+def keep_run(run_id: str) -> None:
+    """Makes it the run that every page shows, until another is chosen or another data set is taken."""
+    st.session_state["run"], st.session_state["run-chosen-on"] = run_id, _current_root()
+
+
+def kept_run() -> str | None:
+    """The run that was chosen on some page since the data set is the one it is now; None: each page shows the newest."""
+    if st.session_state.get("run-chosen-on") != _current_root():
+        return None
+    kept: str | None = st.session_state.get("run")
+    return kept
+
+
+def _current_root() -> str:
+    source = current_source(runs.workspace())
+    return str(source.root) if source is not None else ""
 
 
 def _follow(wanted: str | None, found: Sequence[Run], *, own_labels: bool) -> str:
@@ -358,7 +407,12 @@ def queue_of(folder: str, stamps: tuple[int, ...]) -> ReviewQueue:
 
 def queue_stamps(run: Run) -> tuple[int, ...]:
     """When the files that a queue is read from were written."""
-    files = [run.folder / name for name in ("suspects.csv", "neighbours.csv")]
+    return _stamps(run, "suspects.csv", "neighbours.csv")
+
+
+def _stamps(run: Run, *names: str) -> tuple[int, ...]:
+    """When these files of the run were written; 0 for one that is not there."""
+    files = [run.folder / name for name in names]
     return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
 
 
@@ -391,6 +445,34 @@ def report_data(run: Run) -> Data:
     except OSError:
         stamp = 0
     return _report_data_of(str(run.folder), stamp)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run answers before and after training beside what its CSV says, an image a row; after: None until it is complete."""
+
+    images: list[str]
+    splits: list[str]
+    paths: list[str]
+    labels: list[str]
+    targets: npt.NDArray[np.int8]
+    before: npt.NDArray[np.float32]
+    after: npt.NDArray[np.float32] | None
+
+
+@st.cache_resource(show_spinner="Reading the answers", max_entries=3)
+def _answers_of(folder: str, stamps: tuple[int, ...]) -> Answers:
+    del stamps  # part of the cache key
+    run = Run(Path(folder))
+    before, after = run.probabilities("before.csv"), run.probabilities("predictions.csv")
+    if before is None:
+        raise PanoramaError(f"{run.id} has no before.csv. Let it get that far first.")
+    return Answers(*run.images(), before[0], run.targets(before[0]), before[1], after[1] if after else None)
+
+
+def answers(run: Run) -> Answers:
+    """The run's answers, read once for the server, and again when it has written more. Raises PanoramaError."""
+    return _answers_of(str(run.folder), _stamps(run, "before.csv", "predictions.csv"))
 
 
 def apart(word: str, names: Sequence[str]) -> str:
@@ -443,9 +525,20 @@ def esc(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
-def grid(cards: Sequence[str], *, card_width: int = 210) -> None:
-    """Cards (HTML) side by side, as many as fit."""
-    st.html(f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>')
+def grid(cards: Iterable[str], *, card_width: int = 210) -> None:
+    """Cards (HTML) side by side, as many as fit. Those that are made while others still take their time, as large pictures do, are shown already."""
+    place, made, shown_at = None, list[str](), time.monotonic()
+    for card in cards:
+        made.append(card)
+        if time.monotonic() - shown_at > _GRID_SECONDS:
+            place = place or st.empty()  # not before: an empty place would make the page jump where all cards are ready
+            place.html(_grid_html(made, card_width))
+            shown_at = time.monotonic()
+    (place or st).html(_grid_html(made, card_width))
+
+
+def _grid_html(cards: Sequence[str], card_width: int) -> str:
+    return f'<div class="pn-grid" style="--pn-card:{card_width}px">{"".join(cards)}</div>'
 
 
 def correction_card(run: Run, c: Correction) -> str:
@@ -464,7 +557,7 @@ def label_charts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
 
     splits: train or test for each image.
     """
-    many = len(labels) > charts.FEW_LABELS
+    many = len(labels) > charts.FEW_LABELS or not charts.are_short(labels)
     place = st.container(key="charts-labels")
     left, right = (place.container(), place.container()) if many else place.columns([3, 2])
     left.altair_chart(charts.label_counts(labels, targets, splits), key="label-counts")
@@ -476,6 +569,11 @@ def label_charts(labels: Sequence[str], targets: npt.NDArray[np.int8], splits: S
         table = charts.together(labels, targets).sort_values("images", ascending=False, kind="stable")
         share = st.column_config.NumberColumn("share of the label's images", format="percent")
         st.dataframe(table, hide_index=True, key="together", column_config={"share": share})
+
+
+def to_the_right(*columns: str) -> dict[str, Any]:
+    """A data frame's column_config for figures that are written as words ("0.930", "not measurable"): under each other."""
+    return {name: st.column_config.Column(alignment="right") for name in columns}
 
 
 def facts(*entries: tuple[str, object] | tuple[str, object, str], small: bool = False) -> None:
@@ -528,19 +626,17 @@ def progress_bar(what: str, *, on_stop: Callable[[], None] = lambda: None) -> It
     with place.container(horizontal=True, vertical_alignment="bottom"):
         bar = st.progress(0.0, what)
         st.button("Stop", key=f"stop {what}", on_click=on_stop)
-    first: tuple[float, int] | None = None
-    moved = 0.0
+    countdown, moved = Countdown(), 0.0
 
     def advanced(done: int, total: int) -> None:
-        nonlocal first, moved
+        nonlocal moved
         now = time.monotonic()
         if done < total and now - moved < _BAR_SECONDS:
             return  # telling the browser of each of many small steps takes longer than the steps
         moved = now
-        first = first or (now, done)
-        seconds, steps = now - first[0], done - first[1]
-        left = f" · about {duration(seconds * (total - done) / steps)} left" if seconds > 1 and steps and done < total else ""
-        bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}{left}")
+        left = countdown.left(done, total, now)
+        told = "" if left is None or done == total else f" · {left_in_words(left)}"
+        bar.progress(done / max(total, 1), f"{what}: {done:,} of {total:,}{told}")
 
     try:
         yield advanced

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from panorama import charts
+from panorama import charts, ui
 from panorama.effect import Comparison, LabelScore, Target
 
 
@@ -60,4 +60,6 @@ def labels(scores: Sequence[LabelScore]) -> None:
         }
         for s in scores
     ]  # fmt: skip
-    st.dataframe(pd.DataFrame(rows), hide_index=True, key="labels")
+    st.dataframe(
+        pd.DataFrame(rows), hide_index=True, key="labels", column_config=ui.to_the_right(*list(rows[0])[1:] if rows else ())
+    )

@@ -113,7 +113,7 @@ def card(
     said = [label for label, p, limit in zip(labels, answer.probabilities, limits, strict=True) if p > limit]
     whole = text(", ".join(said)) or "no label"
     if strip is None:
-        picture, bars = st.columns([2, 3], vertical_alignment="center")
+        picture, bars = st.columns([2, 3], vertical_alignment="top")
         picture.html(photo_html(data, 640, answer.name, over))
     else:
         bars = st.container()

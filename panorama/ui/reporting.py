@@ -35,12 +35,12 @@ def quality(found: Report) -> None:
     ]
     table = [
         {
-            "measured on": name, "images": measured[key]["images"], "mAP": figure(measured[key]["macro"]["average_precision"]),
+            "measured on": name, "images": f"{measured[key]['images']:,}", "mAP": figure(measured[key]["macro"]["average_precision"]),
             "F1": figure(measured[key]["macro"]["f1"]), "Hamming loss": figure(measured[key]["hamming_loss"]), "what they are": what,
         }
         for key, name, what in parts
     ]  # fmt: skip
-    st.dataframe(pd.DataFrame(table), hide_index=True, key="parts")
+    st.table(pd.DataFrame(table).set_index("measured on"))  # its last column wraps, where a data frame would cut it
 
 
 def _line(curve: LabelCurve) -> charts.LabelLine:
@@ -58,7 +58,7 @@ def each_label(on_test: Curves, folds: Curves) -> None:
         }
         for c, f in zip(on_test.labels, folds.labels, strict=True)
     ]  # fmt: skip
-    st.dataframe(pd.DataFrame(rows), hide_index=True, key="per-label")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, key="per-label", column_config=ui.to_the_right(*list(rows[0])[1:]))
     st.caption(
         f"Measured on {on_test.measured_on}; “out of fold” on {folds.measured_on}. Threshold: the one with the highest F1 on the validation part, for your own use."
     )
@@ -86,7 +86,8 @@ def errors(health: Health) -> None:
     """How many errors there are by estimate, and how many were found."""
     if health.errors is None or health.in_all is None:
         st.write(
-            "This run was made by an older version, whose doubts order cells but do not count errors. Train again to see it."
+            "This run was made by an older version, whose doubts order cells but do not count errors. Train again to see it. "
+            + ui.CELL
         )
     else:
         expected, low, high = health.in_all
@@ -99,9 +100,11 @@ def errors(health: Health) -> None:
             }
             for c in health.errors
         ]  # fmt: skip
-        st.dataframe(pd.DataFrame(rows), hide_index=True, key="errors")
+        st.dataframe(
+            pd.DataFrame(rows), hide_index=True, key="errors", column_config=ui.to_the_right("expected", "range", "found so far")
+        )
         st.caption(
-            "Slips can be counted from the CSV alone. Errors on hard pictures cannot: those among undecided cells are expected as people found them in audited photos, and the range goes from a tenth to twice as many."
+            f"{ui.CELL} Slips can be counted from the CSV alone. Errors on hard pictures cannot: those among undecided cells are expected as people found them in audited photos, and the range goes from a tenth to twice as many."
         )
 
 

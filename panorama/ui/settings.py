@@ -29,11 +29,13 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
         format_func=options.__getitem__,
         key="weights",
     )
-    file = right.text_input(
-        "Path of the weights file",
-        key="weights-path",
-        help="The backbone's weights as PyTorch saves them (a state dict, .pth or .safetensors); used with “a file of my own”.",
-    )
+    file = ""
+    if start == "path":
+        file = right.text_input(
+            "Path of the weights file",
+            key="weights-path",
+            help="The backbone's weights as PyTorch saves them (a state dict, .pth or .safetensors).",
+        )
     with st.expander("All numbers"):
         st.caption(
             "Adaptation trains the new head with the extractor frozen; fine tuning unfreezes layers at a lower learning rate."
@@ -64,7 +66,14 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
                 "Validation share of training", 0.01, 0.5, defaults.validation_share, key=f"vs-{name}"
             ),
             "test_share": b.number_input("Test share (if no test split)", 0.01, 0.9, defaults.test_share, key=f"ts-{name}"),
-            "seed": c.number_input("Seed", 0, 2**31 - 1, defaults.seed, key=f"seed-{name}"),
+            "seed": c.number_input(
+                "Random seed",
+                0,
+                2**31 - 1,
+                defaults.seed,
+                key=f"seed-{name}",
+                help="Of the split, the folds and the training: the same seed gives the same run.",
+            ),
             "weight_decay": d.number_input("Weight decay", 0.0, 1.0, defaults.weight_decay, format="%.3f", key=f"wd-{name}"),
             "folds": a.number_input(
                 "Parts judged in turn (folds)",
@@ -107,10 +116,8 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
             key=f"augmentation-{name}",
             help="Turn, crop and mirror training pictures at random.",
         )
-    if file.strip() and start != "path":
-        st.warning("The path of a weights file is only used with “a file of my own”: choose that under “Pretrained weights”.")
     if start == "none" and name == "fast":
-        st.caption("From random weights a few epochs learn little: the seed recipe goes on until it stops improving.")
+        st.caption("From random weights a few epochs learn little: the notebook's recipe goes on until it stops improving.")
     if start == "starter":
         st.caption(
             "Pictures that panorama draws taught these weights, not photos: better than random ones, and on photos well behind ImageNet's. "
