@@ -1,5 +1,6 @@
 """Names and strings: the Big List of Naughty Strings as labels, file names, tags, reviewers and notes; stored, and shown in a browser."""
 
+import glob
 import html.parser
 import os
 import shutil
@@ -8,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from panorama.csvscan import csv_text
 from panorama.errors import PanoramaError
@@ -159,6 +160,9 @@ PLACES: dict[str, Callable[[str, Path], str | None]] = {"label": as_label, "imag
 # -- shown
 
 
+DECIDED, DISPUTED = 45, 15  # cells: few enough for the first page of each list
+
+
 def naughty_world(home: Path, root: Path, labels: list[str]) -> Any:
     """A data set whose labels and file names are the strings, a run on it, and decisions with them as reviewers and notes."""
     from conftest import QUICK, patch_picture
@@ -186,26 +190,37 @@ def naughty_world(home: Path, root: Path, labels: list[str]) -> Any:
     run = runs.create(load(source, home), TrainConfig(**settings), home)
     assert work(run.folder) == "complete", run.history().message
     store = ReviewStore(home / "reviews.sqlite")
-    images = run.images()[0]
-    for n, text in enumerate(labels[:60]):
-        given = int(run.targets(labels)[n % len(images), n])
-        store.apply(run.fingerprint, [Answer(images[n % len(images)], text, given, "change", text[:100], note=text)])
+    images, targets = run.images()[0], run.targets(labels)
+    for n, text in enumerate(labels[: DECIDED + DISPUTED]):
+        image, given = images[n % len(images)], int(targets[n % len(images), n])
+        store.apply(run.fingerprint, [Answer(image, text, given, "change", text[:100], note=text)])
+        if n >= DECIDED:
+            store.apply(run.fingerprint, [Answer(image, text, given, "keep", f"not {text}"[:100])])
     store.close()
     return run
 
 
 WATCH = """() => {
   const found = [];
-  for (const e of document.querySelectorAll('[data-testid="stMain"] *, body > *:not(#root)')) {
+  const inside = (root) => [...root.querySelectorAll('*')].flatMap((e) => [e, ...(e.shadowRoot ? inside(e.shadowRoot) : [])]);
+  const outside = [...document.querySelectorAll('body > *:not(#root)')];
+  for (const e of [...outside, ...[...document.querySelectorAll('[data-testid="stMain"]')].flatMap(inside)]) {
     for (const a of e.attributes) {
       if (a.name.startsWith('on')) found.push(e.tagName + ' ' + a.name + '=' + a.value.slice(0, 60));
-      if (/^(javascript|data:text|vbscript):/i.test(a.value.trim())) found.push(e.tagName + ' ' + a.name + '=' + a.value.slice(0, 60));
+      if (!/^(aria-|data-|title$|alt$|value$)/.test(a.name) && /^(javascript|data:text|vbscript):/i.test(a.value.trim())) found.push(e.tagName + ' ' + a.name + '=' + a.value.slice(0, 60));
     }
     if (['MARQUEE', 'IFRAME', 'OBJECT', 'EMBED', 'BASE', 'FRAMESET', 'XSS', 'META', 'LINK', 'APPLET', 'BGSOUND'].includes(e.tagName)) found.push(e.tagName);
     if (e.tagName === 'SCRIPT' && !e.src) found.push('SCRIPT ' + e.textContent.slice(0, 60));
   }
   return found;
 }"""
+
+
+WORDS = """() => {
+  const within = (root) => [...root.querySelectorAll('*')].filter((e) => e.shadowRoot)
+    .flatMap((e) => [...e.shadowRoot.children].map((child) => child.innerText ?? '').concat(within(e.shadowRoot)));
+  return [document.body.innerText, ...within(document)].join('\\n');
+}"""  # what a person can read, the review's component included
 
 
 def watching(page: Any, seen: list[str], own: str) -> None:
@@ -248,40 +263,61 @@ def shown(quick: bool) -> Outcome:
             page = opened.new_page()
             seen: list[str] = []
             watching(page, seen, urlsplit(address).netloc)
-            for name in (
-                "dataset",
-                "train",
-                "sanity_check",
-                "predict",
-                "review",
-                "review?mode=grid",
-                "review?mode=image",
-                "review?mode=people",
-                "export",
-                "effect",
-                "report",
-            ):
+            for name, (prepare, expected) in _visits(labels, run.images()[0], Path(folder) / "elsewhere").items():
                 page.goto(f"{address}/{name}")
                 settled(page)
+                prepare(page)
                 page.wait_for_timeout(1500)
+                for _ in range(30 if expected else 0):  # charts and cards come when they are ready
+                    if next(_not_literal(page.evaluate(WORDS), expected), None) is None:
+                        break
+                    page.wait_for_timeout(1000)
                 visited += 1
                 wrong += [f"{name}: {what}" for what in [*seen, *page.evaluate(WATCH)]]
                 seen.clear()
                 if page.locator('[data-testid="stException"]').count():
                     wrong.append(f"{name}: an exception is shown")
-                if name == "dataset":
-                    wrong += [
-                        f"dataset: {text!r} is not shown as it is" for text in _not_literal(page.inner_text("body"), labels)
-                    ]
+                wrong += [f"{name}: {text!r} is not shown as it is" for text in _not_literal(page.evaluate(WORDS), expected)]
             report = write_report(run, home)
             page.goto(report.as_uri())
             page.wait_for_timeout(500)
             visited += 1
             wrong += [f"report.html: {what}" for what in [*(s for s in seen if "report.html" not in s), *page.evaluate(WATCH)]]
+            wrong += [f"report.html: {text!r} is not shown as it is" for text in _not_literal(page.evaluate(WORDS), labels)]
     os.environ.pop("PANORAMA_HOME", None)
     if before is not None:
         os.environ["PANORAMA_HOME"] = before
     return Outcome(visited, 0, tuple(wrong), measured={"labels": str(len(labels))})
+
+
+def _visits(labels: list[str], images: list[str], elsewhere: Path) -> dict[str, tuple[Callable[[Any], None], list[str]]]:
+    """Each page: what to do on it, and the strings that must then stand there as they are."""
+    decided, disputed = labels[:DECIDED], labels[DECIDED : DECIDED + DISPUTED]
+    elsewhere.mkdir()
+    files = []
+    for n, image in enumerate(images):  # under their naughty names
+        shutil.copy(next(elsewhere.parent.glob(f"*/{glob.escape(image)}")), elsewhere / f"{n}{Path(image).name}")
+        files.append(elsewhere / f"{n}{Path(image).name}")
+
+    def nothing(_: Any) -> None:
+        pass
+
+    def upload(page: Any) -> None:
+        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files([str(file) for file in files])
+        page.get_by_text(files[-1].name, exact=False).last.wait_for()
+
+    def who(page: Any) -> None:
+        page.get_by_text("Who decided it").click()
+
+    visits: dict[str, tuple[Callable[[Any], None], list[str]]] = {
+        "dataset": (nothing, labels), "train": (nothing, []), "sanity_check": (nothing, []),
+        "predict": (upload, [file.name for file in files]), "review": (nothing, []), "review?mode=grid": (nothing, []),
+        "review?mode=people": (nothing, [*disputed, *(f"not {text}"[:100] for text in disputed)]),
+        "export": (who, decided), "effect": (nothing, []), "report": (nothing, []),
+    }  # fmt: skip
+    for image in images[:5]:
+        visits[f"review?mode=image&image={quote(image, safe='')}"] = (nothing, [image, *labels])
+    return visits
 
 
 def write_report(run: Any, home: Path) -> Path:
