@@ -23,7 +23,7 @@ GRID_SIZE = 24
 _AHEAD: dict[Mode, int] = {"cell": 40, "grid": 2 * GRID_SIZE, "image": 20}
 _PICTURE_SIDE, _TILE_SIDE, _NEIGHBOUR_SIDE, _LARGE_SIDE = 1100, 300, 160, 4000
 _SUSPECT = 0.1  # doubt from which a label is marked on a whole image
-_MOST_EVENTS = 2000
+_MOST_EVENTS, _MOST_LOADS = 2000, 500
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,24 @@ def packet(
         "login": view.who.identity == "login", "blind": view.blind, "pageSize": GRID_SIZE if view.mode == "grid" else 1,
         "order": list(makers), "cards": _made(makers, have, budget_seconds, now),
         "acked": {"client": client, "n": receipt.acked} if client and not receipt.error else None,
-        "refused": receipt.refused, "restored": [[n, _id(desk, view, cell)] for n, cell in receipt.restored], "error": receipt.error,
+        "tally": _tally(desk, sent), "refused": receipt.refused, "restored": [[n, _id(desk, view, cell)] for n, cell in receipt.restored], "error": receipt.error,
         "full": _full(desk, run, view, sent.get("full"), album), "empty": _empty(view.filters, desk.with_others(view.filters, view.who) if not makers else {}), "hasHeat": has_heat,
         "latest": _latest(desk, view.who) if sent.get("latest") is True else None,
     }  # fmt: skip
+
+
+def loads(batch: Mapping[str, Any]) -> list[str]:
+    """The ids that a tab has had, one a load."""
+    clients = batch.get("clients")
+    return [one for one in clients if isinstance(one, str)][:_MOST_LOADS] if isinstance(clients, list) else []
+
+
+def _tally(desk: Desk, sent: Mapping[str, Any]) -> Json | None:
+    """How many cells the tab has answered and skipped, by the log; None where it does not ask."""
+    clients = loads(sent)
+    rows = desk.answers(clients)
+    skipped = sum(row.verdict == "skip" for row in rows)
+    return {"answered": len(rows) - skipped, "skipped": skipped} if clients else None
 
 
 def _latest(desk: Desk, who: Reviewer) -> Json:

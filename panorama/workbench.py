@@ -129,6 +129,9 @@ class Desk:
         self._leases: dict[int, dict[_Holder, float]] = {}  # cell -> who has it on screen -> until
         self._names: dict[str, str] = {}  # session -> the name under which it holds cells
         self._unsuspected_of: tuple[object, Positions] = (None, np.empty(0, np.int64))
+        self._answers: dict[
+            str, dict[int, Decision]
+        ] = {}  # a tab's id, as of one load -> its rows that were not taken back, by id
         self._taught = 0  # decisions and undos so far, which the ranking learns from
         self.refresh()
         self._ranked_up_to, self._rank_next_at, self._is_ranking = self._taught, self._now() + _RANK_EVERY_SECONDS, False
@@ -172,6 +175,7 @@ class Desk:
     def _take_in(self, row: Decision) -> None:
         if row.id <= self._fold.last_id:
             return
+        self._note(row)
         name = self._fold.add(row)
         cell = self.queue.find(*name)
         if cell is None:
@@ -181,6 +185,23 @@ class Desk:
         self._taught += row.verdict != "skip"
         if hasattr(self, "_ranking"):
             self._move(cell, name, was_open)
+
+    def _note(self, row: Decision) -> None:
+        """Which tab said it, before the fold takes it in."""
+        said = row if row.undoes is None else self._fold.find(row.undoes)
+        client = said.event_id.rpartition(":")[0] if said is not None else ""
+        if said is None or not client:
+            return
+        if row.undoes is None:
+            self._answers.setdefault(client, {})[row.id] = row
+        else:
+            self._answers.get(client, {}).pop(said.id, None)
+
+    def answers(self, clients: Iterable[str]) -> list[Decision]:
+        """What the loads `clients` of one tab say now: of each cell the latest row that was not taken back."""
+        with self._lock:
+            rows = sorted((row for client in clients for row in self._answers.get(client, {}).values()), key=lambda row: row.id)
+        return list({(row.image, row.label): row for row in rows}.values())
 
     def _move(self, cell: int, name: Cell, was_open: bool) -> None:
         """Takes the cell into the lanes of the states that it has come into, and out of the others: making them anew would cost each key a look at every cell."""

@@ -263,3 +263,46 @@ def test_a_half_typed_note_is_kept_through_a_refresh_and_another_way_and_stored_
             "Object.keys(sessionStorage).filter((key) => key.includes('notes')).map((key) => sessionStorage[key])"
         ) == ["{}"]
         no_traceback(page)
+
+
+def test_what_is_counted_in_a_tab_is_the_same_beside_the_answers_and_below_after_undo_and_refresh(
+    opened: Browser, finished: Run, home: Path
+) -> None:
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        below = page.get_by_text("In this tab")
+
+        def counted(beside: str, said: str) -> None:
+            all_saved(page)
+            expect(page.locator(".status")).to_have_text(f"{beside} in this tab, all saved.", timeout=10_000)
+            expect(below.first).to_contain_text(f"In this tab {said}", timeout=10_000)
+
+        for key in "yyysu":
+            page.keyboard.press(key)
+        counted("3 cells answered", "3 cells answered")
+        expect(below.first).to_contain_text("; 0 skipped")
+        page.keyboard.press("u")
+        counted("2 cells answered", "2 cells answered")
+        asked = question(page)
+        page.reload()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        counted("2 cells answered", "2 cells answered")
+        assert question(page) == asked
+        page.keyboard.press("y")
+        counted("3 cells answered", "3 cells answered")
+
+        # Once more on a cell that was answered before: still one cell.
+        image = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)[-1].image
+        page.goto(f"{address}/review?image={image}&state=decided")
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        page.keyboard.press("n")
+        counted("3 cells answered", "3 cells answered")
+        page.keyboard.press("u")
+        counted("3 cells answered", "3 cells answered")
+        other = page.context.new_page()
+        other.goto(f"{address}/review")
+        other.wait_for_function(shown_picture(), timeout=30_000)
+        settled(other)
+        expect(other.locator(".status")).to_have_text("")
+        expect(other.get_by_text("by everybody: ")).to_be_visible()
+        no_traceback(page)

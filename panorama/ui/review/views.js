@@ -22,9 +22,9 @@ class View {
   tell() {
     const { desk } = this;
     const waiting = desk.unsaved();
-    const n = desk.decided;
-    const done = `${n} ${n === 1 ? "cell" : "cells"} decided${desk.skipped ? `, ${desk.skipped} skipped` : ""} in this tab, all saved.`;
-    this.status.textContent = waiting ? `Saving ${waiting} …` : n + desk.skipped ? done : "";
+    const { answered, skipped } = desk.tally ?? { answered: 0, skipped: 0 };
+    const done = `${answered} ${answered === 1 ? "cell" : "cells"} answered${skipped ? `, ${skipped} skipped` : ""} in this tab, all saved.`;
+    this.status.textContent = waiting ? `Saving ${waiting} …` : answered + skipped ? done : "";
     const said = [desk.error && `${desk.error} It is sent again until it is saved; do not close this tab.`, ...desk.refused.map((one) => one.why)].filter(Boolean);
     if (this.told.textContent !== said.join(" ")) this.told.textContent = said.join(" ");
     this.notice.hidden = !said.length;
