@@ -199,6 +199,11 @@ class Fold:
         """As `own`, of every cell."""
         return [row for cell in self._of_cell for row in self.own(cell)]
 
+    def before(self, row: Decision) -> Decision | None:
+        """What the same reviewer said of the cell before this row, unless it was taken back; settlements aside."""
+        rows = self._of_cell.get((row.image, row.label), ())
+        return next((r for r in reversed(rows) if r.id < row.id and _who(r) == _who(row) and r.way != "settled"), None)
+
     def find(self, number: int) -> Decision | None:
         """The row of this id, unless it was taken back."""
         return self._rows.get(number)

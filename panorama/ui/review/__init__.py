@@ -17,13 +17,14 @@ from panorama.decisions import Cell, Decision, Fold, Verdict, agreements, contro
 from panorama.errors import PanoramaError
 from panorama.reviewing import in_all
 from panorama.runs import Run
-from panorama.workbench import UNSUSPECTED, Desk, Desks, Receipt, Reviewer
+from panorama.workbench import UNSUSPECTED, Contradiction, Desk, Desks, Receipt, Reviewer
 
 KEY = "workbench"
 _MEMORY = "reviewer-memory"
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("queue.js", "picture.js", "views.js", "mount.js")
 _CONFLICTS_A_PAGE = 10
+_MOST_TOLD = 50
 _VERDICTS: tuple[Verdict, ...] = ("change", "keep", "skip")
 
 
@@ -156,6 +157,10 @@ def _take(desk: Desk, batch: dict[str, Any], who: Reviewer) -> tuple[Receipt, st
             "events": [e for e in events if not (isinstance(e, dict) and isinstance(e.get("n"), int) and e["n"] <= known)]
         }
     receipt, client = taken(desk, batch, who)
+    # Told with every run: the browser draws only the last of several, and knows which it has told already.
+    told: list[Contradiction] = st.session_state.setdefault("review-contradictions", [])
+    told += receipt.contradictions
+    receipt.contradictions = told[-_MOST_TOLD:]
     if client and not receipt.error:
         receipt.acked = acked[client] = max(known, receipt.acked)
     return receipt, client

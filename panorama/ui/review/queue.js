@@ -36,6 +36,8 @@ class Desk {
     this.attempt = 0;
     this.error = "";
     this.refused = []; // [{cell, why}] until it is saved after all, or dismissed
+    this.contradictions = []; // answers that count in the place of others of the same name, given in another tab; until read or taken back
+    this.heard = new Set(); // which of them were told
     this.wantLatest = false;
     this.latest = null; // what an undo would take back that is not of this tab: asked first
     this.last = null;
@@ -121,7 +123,8 @@ class Desk {
   push(events, ids) {
     const first = this.next;
     const who = this.data.reviewer; // of this press; the name may be another one when it is saved
-    for (const event of events) this.events.push({ ...event, who, n: this.next++ });
+    const seen = ids.length ? Math.min(...ids.map((id) => this.cards.get(id)?.seen ?? 0)) : 0;
+    for (const event of events) this.events.push({ ...event, who, seen, n: this.next++ });
     this.latest = null;
     this.history.push({ client: this.client, n: first, size: events.length, who, ids, begun: this.begun });
     if (!this.clients.includes(this.client)) this.clients.push(this.client);
@@ -131,8 +134,7 @@ class Desk {
   }
 
   // This tab's latest answer, whatever was answered elsewhere by the same name; where it has none, the server is asked for another one.
-  undo() {
-    const past = this.history.pop();
+  undo(past = this.history.pop()) {
     this.last = null;
     if (!past) {
       this.wantLatest = true;
@@ -142,12 +144,19 @@ class Desk {
     const isHere = past.client === this.client && past.begun === this.begun && past.ids.every((id) => this.cards.has(id));
     this.events.push({ n: this.next++, undo: true, who: past.who, of: past.n, from: past.client, ...(!isHere && { back: true }) });
     if (past.client === this.client) this.answered -= past.ids.length;
+    this.contradictions = this.contradictions.filter((one) => !isOf(one, past));
     if (isHere) {
       this.front = [...past.ids, ...this.front];
       this.order = [...this.front, ...this.order.filter((id) => !this.front.includes(id))];
     }
     this.persist();
     this.send();
+  }
+
+  takeBack(one) {
+    const place = this.history.findIndex((past) => isOf(one, past));
+    this.contradictions = this.contradictions.filter((other) => other !== one);
+    if (place >= 0) this.undo(this.history.splice(place, 1)[0]);
   }
 
   takeLatestBack() {
@@ -184,6 +193,11 @@ class Desk {
     this.tally = data.tally ?? this.tally;
     if (this.epoch !== data.epoch) this.begin(data.epoch);
     this.acknowledge(data);
+    for (const one of data.contradictions) {
+      const name = `${one.client}:${one.n}`;
+      if (!this.heard.has(name) && this.history.some((past) => isOf(one, past))) this.contradictions.push(one);
+      this.heard.add(name);
+    }
     for (const [id, card] of Object.entries(data.cards)) this.keep(id, card);
     if (data.full && this.wantFull === data.full.id) {
       this.full = data.full;
@@ -283,6 +297,8 @@ function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+// Whether an answer, by its tab's id and number, is one of those confirmed together.
+const isOf = ({ client, n }, past) => past.client === client && past.n <= n && n < past.n + past.size;
 const cellOf = ({ image, label }) => JSON.stringify([image, label]);
 const word = (value) => (value ? "yes" : "no");
 
