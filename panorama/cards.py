@@ -9,12 +9,13 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 from panorama.csvscan import counted
+from panorama.decisions import Decision
 from panorama.errors import PanoramaError
 from panorama.heat import heat_of, overlay_png
 from panorama.reviewing import Neighbour
 from panorama.runs import Run
 from panorama.thumbnails import Thumbnail, Thumbnails
-from panorama.workbench import Desk, Filters, Receipt, Reviewer, Slot
+from panorama.workbench import Contradiction, Desk, Filters, Receipt, Reviewer, Slot
 
 Mode = Literal["cell", "grid", "image"]
 Json = dict[str, Any]
@@ -23,7 +24,7 @@ GRID_SIZE = 24
 _AHEAD: dict[Mode, int] = {"cell": 40, "grid": 2 * GRID_SIZE, "image": 20}
 _PICTURE_SIDE, _TILE_SIDE, _NEIGHBOUR_SIDE, _LARGE_SIDE = 1100, 300, 160, 4000
 _SUSPECT = 0.1  # doubt from which a label is marked on a whole image
-_MOST_EVENTS = 2000
+_MOST_EVENTS, _MOST_LOADS = 2000, 500
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ def taken(desk: Desk, batch: object, who: Reviewer) -> tuple[Receipt, str]:
     client, events = batch.get("client"), batch.get("events")
     if not isinstance(client, str) or not client.isalnum() or len(client) > 64 or not isinstance(events, list):
         return Receipt(), ""
-    return desk.take([event for event in events[:_MOST_EVENTS] if isinstance(event, Mapping)], who, client), client
+    return desk.take(
+        [event for event in events[:_MOST_EVENTS] if isinstance(event, Mapping)], who, client, loads=loads(batch)
+    ), client
 
 
 def packet(
@@ -71,12 +74,37 @@ def packet(
     return {
         "serial": time.time_ns(), "csv": desk.queue.fingerprint, "mode": view.mode, "epoch": f"{run.id} {desk.made} {view.epoch}", "reviewer": view.who.name,
         "login": view.who.identity == "login", "blind": view.blind, "pageSize": GRID_SIZE if view.mode == "grid" else 1,
-        "order": list(makers), "cards": _made(makers, have, budget_seconds, now),
+        "order": list(makers), "cards": _made(makers, desk.fold.last_id, have, budget_seconds, now),
         "acked": {"client": client, "n": receipt.acked} if client and not receipt.error else None,
-        "refused": receipt.refused, "restored": [[n, _id(desk, view, cell)] for n, cell in receipt.restored], "error": receipt.error,
+        "contradictions": [_contradiction(one) for one in receipt.contradictions], "tally": _tally(desk, sent), "refused": receipt.refused, "restored": [[n, _id(desk, view, cell)] for n, cell in receipt.restored], "error": receipt.error,
         "full": _full(desk, run, view, sent.get("full"), album), "empty": _empty(view.filters, desk.with_others(view.filters, view.who) if not makers else {}), "hasHeat": has_heat,
         "latest": _latest(desk, view.who) if sent.get("latest") is True else None,
     }  # fmt: skip
+
+
+def _contradiction(one: Contradiction) -> Json:
+    return {
+        "client": one.client, "n": one.number, "image": one.now.image, "label": one.now.label, "who": one.now.reviewer,
+        "before": _said(one.before), "now": _said(one.now), "at": one.before.at[:16].replace("T", " "),
+    }  # fmt: skip
+
+
+def _said(row: Decision) -> str:
+    return "skipped" if row.value is None else "yes" if row.value else "no"
+
+
+def loads(batch: Mapping[str, Any]) -> list[str]:
+    """The ids that a tab has had, one a load."""
+    clients = batch.get("clients")
+    return [one for one in clients if isinstance(one, str)][:_MOST_LOADS] if isinstance(clients, list) else []
+
+
+def _tally(desk: Desk, sent: Mapping[str, Any]) -> Json | None:
+    """How many cells the tab has answered and skipped, by the log; None where it does not ask."""
+    clients = loads(sent)
+    rows = desk.answers(clients)
+    skipped = sum(row.verdict == "skip" for row in rows)
+    return {"answered": len(rows) - skipped, "skipped": skipped} if clients else None
 
 
 def _latest(desk: Desk, who: Reviewer) -> Json:
@@ -85,9 +113,8 @@ def _latest(desk: Desk, who: Reviewer) -> Json:
     if not rows:
         return {"who": who.name}
     first = rows[0]
-    said = "skipped" if first.value is None else "yes" if first.value else "no"
     return {
-        "who": who.name, "event": first.event_id, "image": first.image, "label": first.label, "said": said, "at": first.at[:16].replace("T", " "), "n": len(rows),
+        "who": who.name, "event": first.event_id, "image": first.image, "label": first.label, "said": _said(first), "at": first.at[:16].replace("T", " "), "n": len(rows),
     }  # fmt: skip
 
 
@@ -116,13 +143,14 @@ def _next_makers(
 
 
 def _made(
-    makers: Mapping[str, Callable[[], Json]], have: Collection[str], budget_seconds: float, now: Callable[[], float]
+    makers: Mapping[str, Callable[[], Json]], seen: int, have: Collection[str], budget_seconds: float, now: Callable[[], float]
 ) -> dict[str, Json]:
+    """seen: the last row of the log that the cards know of."""
     made: dict[str, Json] = {}
     until = now() + budget_seconds
     for name, make in makers.items():
         if name not in have:
-            made[name] = {"id": name, **make()}
+            made[name] = {"id": name, "seen": seen, **make()}
             if now() > until:
                 break
     return made

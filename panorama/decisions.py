@@ -185,6 +185,29 @@ class Fold:
         latest = {_who(row): row for row in self._of_cell.get(cell, ())}
         return sorted(latest.values(), key=lambda row: row.id)
 
+    def own(self, cell: Cell) -> list[Decision]:
+        """As `opinions`, without settlements: what each reviewer says of the picture, the one who settled a conflict too."""
+        latest = {_who(row): row for row in self._of_cell.get(cell, ()) if row.way != "settled"}
+        return sorted(latest.values(), key=lambda row: row.id)
+
+    def settlement(self, cell: Cell) -> Decision | None:
+        """The settlement that holds on a cell, or that is disputed again; None where there is none."""
+        rows = (self.standing.get(cell), *self.conflicts.get(cell, ()))
+        return next((row for row in rows if row is not None and row.way == "settled"), None)
+
+    def own_of_all(self) -> list[Decision]:
+        """As `own`, of every cell."""
+        return [row for cell in self._of_cell for row in self.own(cell)]
+
+    def before(self, row: Decision) -> Decision | None:
+        """What the same reviewer said of the cell before this row, unless it was taken back; settlements aside."""
+        rows = self._of_cell.get((row.image, row.label), ())
+        return next((r for r in reversed(rows) if r.id < row.id and _who(r) == _who(row) and r.way != "settled"), None)
+
+    def find(self, number: int) -> Decision | None:
+        """The row of this id, unless it was taken back."""
+        return self._rows.get(number)
+
     def copy(self) -> "Fold":
         """One that nothing added to this one changes."""
         other = Fold()

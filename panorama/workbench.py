@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -70,6 +70,16 @@ class Reviewer:
     session: str = field(default="", compare=False, repr=False)
 
 
+@dataclass(frozen=True)
+class Contradiction:
+    """An answer that now counts in the place of another one that the same person gave elsewhere, after the tab was shown how the cell stands."""
+
+    client: str
+    number: int
+    before: Decision
+    now: Decision
+
+
 @dataclass
 class Receipt:
     """What became of a tab's events. acked: the number up to which all are stored or refused for good; -1: none. refused: (number, why)."""
@@ -79,6 +89,7 @@ class Receipt:
     restored: list[tuple[int, int]] = field(default_factory=list)  # (number of an undo, cell it gave back)
     error: str = ""  # nothing was stored, and why; the tab sends the events again
     rows: list[Decision] = field(default_factory=list)
+    contradictions: list[Contradiction] = field(default_factory=list)
 
 
 @dataclass
@@ -129,6 +140,9 @@ class Desk:
         self._leases: dict[int, dict[_Holder, float]] = {}  # cell -> who has it on screen -> until
         self._names: dict[str, str] = {}  # session -> the name under which it holds cells
         self._unsuspected_of: tuple[object, Positions] = (None, np.empty(0, np.int64))
+        self._answers: dict[
+            str, dict[int, Decision]
+        ] = {}  # a tab's id, as of one load -> its rows that were not taken back, by id
         self._taught = 0  # decisions and undos so far, which the ranking learns from
         self.refresh()
         self._ranked_up_to, self._rank_next_at, self._is_ranking = self._taught, self._now() + _RANK_EVERY_SECONDS, False
@@ -172,6 +186,7 @@ class Desk:
     def _take_in(self, row: Decision) -> None:
         if row.id <= self._fold.last_id:
             return
+        self._note(row)
         name = self._fold.add(row)
         cell = self.queue.find(*name)
         if cell is None:
@@ -181,6 +196,23 @@ class Desk:
         self._taught += row.verdict != "skip"
         if hasattr(self, "_ranking"):
             self._move(cell, name, was_open)
+
+    def _note(self, row: Decision) -> None:
+        """Which tab said it, before the fold takes it in."""
+        said = row if row.undoes is None else self._fold.find(row.undoes)
+        client = said.event_id.rpartition(":")[0] if said is not None else ""
+        if said is None or not client:
+            return
+        if row.undoes is None:
+            self._answers.setdefault(client, {})[row.id] = row
+        else:
+            self._answers.get(client, {}).pop(said.id, None)
+
+    def answers(self, clients: Iterable[str]) -> list[Decision]:
+        """What the loads `clients` of one tab say now: of each cell the latest row that was not taken back."""
+        with self._lock:
+            rows = sorted((row for client in clients for row in self._answers.get(client, {}).values()), key=lambda row: row.id)
+        return list({(row.image, row.label): row for row in rows}.values())
 
     def _move(self, cell: int, name: Cell, was_open: bool) -> None:
         """Takes the cell into the lanes of the states that it has come into, and out of the others: making them anew would cost each key a look at every cell."""
@@ -480,11 +512,11 @@ class Desk:
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
-    def take(self, events: Sequence[Mapping[str, Any]], who: Reviewer, client: str) -> Receipt:
+    def take(self, events: Sequence[Mapping[str, Any]], who: Reviewer, client: str, *, loads: Collection[str] = ()) -> Receipt:
         """Stores the events of the browser tab `client` in their order, all or none, and says what became of them. An event sent twice counts once.
 
         An event is {"n": its number in the tab, "image", "label", "value": 0, 1 or None for a skip, and maybe "who" (the name declared when
-        the key was pressed), "note", "way", "batch", "blind", "control"} or {"n", "undo": True, and maybe "of": number of the event to take back,
+        the key was pressed), "note", "way", "batch", "blind", "control", "seen" (the last row of the log when the cell was shown)} or {"n", "undo": True, and maybe "of": number of the event to take back,
         "from": the tab's id when it had that number, or "event": the id of any event of this name; "back": the tab does not have it on screen}. Those that can never be
         stored are refused, each with a reason; where storing fails nothing is acknowledged, and `error` says so.
         """
@@ -509,11 +541,21 @@ class Desk:
             return Receipt(error=str(error))
         receipt.rows = rows
         receipt.acked = max([*numbers, *(number for number, _ in receipt.refused)], default=-1)
+        numbers_of = {event.event_id: number for event, number in zip(ready, numbers, strict=True)}
+        seen = {
+            event["n"]: event["seen"]
+            for event in events
+            if isinstance(event.get("seen"), int) and isinstance(event.get("n"), int)
+        }
         with self._lock:
             for row in rows:
                 cell = self.queue.find(row.image, row.label)
                 if cell is not None:
                     self._leases.pop(cell, None)
+                number = numbers_of.get(row.event_id, -1)
+                before = self._contradicted(row, seen.get(number, 0), {client, *loads})
+                if before is not None:
+                    receipt.contradictions.append(Contradiction(client, number, before, row))
         # What a tab takes back by its number it has on screen again already, unless it says that it has not.
         number_of = {
             e.event_id: n for e, n in zip(ready, numbers, strict=True) if isinstance(e, Undo) and (e.of is None or n in absent)
@@ -523,6 +565,15 @@ class Desk:
             if row.verdict == "undo" and row.event_id in number_of and cell is not None:
                 receipt.restored.append((number_of[row.event_id], cell))
         return receipt
+
+    def _contradicted(self, row: Decision, seen: int, own: Collection[str]) -> Decision | None:
+        """The answer that this one goes against, where it is of the same person, of none of these tabs, and newer than what was seen."""
+        if row.undoes is not None or self._fold.find(row.id) is None:
+            return None
+        before = self._fold.before(row)
+        if before is None or before.value == row.value or before.id <= seen or before.event_id.rpartition(":")[0] in own:
+            return None
+        return before
 
     def unsettle(self, settled: Decision, who: Reviewer) -> None:
         """Takes a settlement back, whoever made it: what people said stands against each other again. Raises PanoramaError."""

@@ -72,6 +72,22 @@ def test_disagreement_is_a_conflict_until_a_person_settles_it(
     assert tuple(decision.id for decision in fold.conflicts.get(CELL, ())) == conflict
 
 
+def test_whoever_settles_a_conflict_keeps_their_own_opinion() -> None:
+    log = [row(1, "ada", "keep"), row(2, "bob", "change"), row(3, "cat", "skip"), row(4, "bob", "keep", way="settled")]
+    fold = Fold(log)
+    assert [(d.id, d.reviewer, d.verdict) for d in fold.own(CELL)] == [
+        (1, "ada", "keep"),
+        (2, "bob", "change"),
+        (3, "cat", "skip"),
+    ]
+    assert fold.settlement(CELL) == log[3]
+    assert fold.own_of_all() == log[:3]
+    fold.add(row(5, "bob", "undo", undoes=4))
+    assert (fold.settlement(CELL), fold.find(4), fold.find(2)) == (None, None, log[1])
+    disputed = Fold([row(1, "ada", "keep", identity="login"), row(2, "bob", "keep"), row(3, "eve", "change", way="settled")])
+    assert disputed.settlement(CELL) == disputed.conflicts[CELL][0], "it is shown, though it does not hold"
+
+
 def test_a_conflict_corrects_nothing() -> None:
     fold = Fold([row(1, "ada", "keep"), row(2, "bob", "change"), row(3, "bob", "change", "b")])
     assert corrections(fold.standing.values()) == {("b", "sea"): 1}

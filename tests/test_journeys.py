@@ -94,7 +94,7 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
             page.locator(".answer", has_text="changes the CSV").click()
             time.sleep(0.5)
         page.get_by_role("button", name="Undo").click()
-        expect(page.get_by_role("status")).to_contain_text("2 cells decided in this tab, all saved", timeout=20_000)
+        expect(page.get_by_role("status")).to_contain_text("2 cells answered in this tab, all saved", timeout=20_000)
         no_traceback(page)
         from panorama.reviews import ReviewStore
 

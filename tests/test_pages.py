@@ -272,7 +272,7 @@ def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:
     cell = ("train_000.jpg", "red", given)
     store.apply(csv, [Answer(*cell, "keep", "ada"), Answer(*cell, "change", "bob", note="*dim*")])
     app = open_page("review")
-    assert "Conflicts" in words(app)
+    assert "In conflict" in words(app)
     app.segmented_control(key="mode").set_value("people").run()
     sound(app)
     assert "1 cell on which reviewers disagree" in words(app)
@@ -287,6 +287,45 @@ def test_conflicts_are_settled_by_a_person(finished: Run, home: Path) -> None:
     assert store.log(csv)[-1].reviewer == "eve"
     assert store.log(csv)[-1].way == "settled"
     assert "1 cell on which reviewers disagree" not in words(app)
+
+
+def table(app: AppTest, number: int) -> list[list[str]]:
+    """The cells of a table, a list a row, as a reader sees them."""
+    tables = [element.proto.body for element in app.get("html") if "pn-table" in element.proto.body]
+    rows = re.findall(r"<tr>(.*?)</tr>", tables[number])[1:]
+    return [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", row)] for row in rows]
+
+
+def test_each_number_means_one_thing_before_and_after_a_settlement(finished: Run, home: Path) -> None:
+    """Ada and Bob disagree on the first cell, agree on the second; Bob settles against what he said himself."""
+    store, queue = ReviewStore(home / "reviews.sqlite"), open_queue(finished)
+    first, second, third = ((*queue.name(cell), int(queue.given[cell])) for cell in range(3))
+    store.apply(finished.fingerprint, [
+        Answer(*first, "keep", "Ada"), Answer(*first, "change", "Bob"), Answer(*second, "change", "Ada"), Answer(*second, "keep", "Ada"),
+        Answer(*second, "keep", "Bob"), Answer(*third, "skip", "Bob"),
+    ])  # fmt: skip
+    app = open_page("review")
+    facts = re.findall(r'pn-label">(.*?)</div><div class="pn-value">(.*?)</div>\s*<div class="pn-note">(.*?)<', words(app))
+    assert {name: (value, note) for name, value, note in facts} | {
+        "Decided": ("1", "by everybody: 0 changed, 1 kept"), "In conflict": ("1", "until settled"), "Skipped": ("1", "by everybody"),
+    } == {name: (value, note) for name, value, note in facts}  # fmt: skip
+    n_cells = len(queue.doubts)
+    assert next(value for name, value, _ in facts if name == "To decide") == str(n_cells - 3)
+
+    app.text_input(key="reviewer").set_value("Bob").run()
+    app.segmented_control(key="mode").set_value("people").run()
+    given, other = ("yes", "no") if first[2] else ("no", "yes")
+    assert [row[:2] for row in table(app, 0)] == [["Ada", given], ["Bob", other]]
+    typed = "a name typed in, not verified"
+    assert table(app, 1) == [["Ada", typed, "0", "2", "0", "0"], ["Bob", typed, "1", "1", "1", "0"]]
+    settle = next(b.key for b in app.button if b.key.startswith(f"settle-{first[2]}-"))
+    app.button(key=settle).click().run()
+    sound(app)
+    assert [row[:2] for row in table(app, 0)] == [["Ada", given], ["Bob", other], ["Bob", f"settled: {given}"]]
+    assert table(app, 1) == [["Ada", typed, "0", "2", "0", "0"], ["Bob", typed, "1", "1", "1", "1"]]
+    app.segmented_control(key="mode").set_value("cell").run()
+    assert "by everybody: 0 changed, 2 kept" in words(app)
+    assert "In conflict" not in words(app)
 
 
 def test_a_conflict_that_is_looked_at_blind_does_not_say_what_the_csv_says(finished: Run, home: Path) -> None:

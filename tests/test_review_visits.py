@@ -263,3 +263,92 @@ def test_a_half_typed_note_is_kept_through_a_refresh_and_another_way_and_stored_
             "Object.keys(sessionStorage).filter((key) => key.includes('notes')).map((key) => sessionStorage[key])"
         ) == ["{}"]
         no_traceback(page)
+
+
+def test_what_is_counted_in_a_tab_is_the_same_beside_the_answers_and_below_after_undo_and_refresh(
+    opened: Browser, finished: Run, home: Path
+) -> None:
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        below = page.get_by_text("In this tab")
+
+        def counted(beside: str, said: str) -> None:
+            all_saved(page)
+            expect(page.locator(".status")).to_have_text(f"{beside} in this tab, all saved.", timeout=10_000)
+            expect(below.first).to_contain_text(f"In this tab {said}", timeout=10_000)
+
+        for key in "yyysu":
+            page.keyboard.press(key)
+        counted("3 cells answered", "3 cells answered")
+        expect(below.first).to_contain_text("; 0 skipped")
+        page.keyboard.press("u")
+        counted("2 cells answered", "2 cells answered")
+        asked = question(page)
+        page.reload()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        counted("2 cells answered", "2 cells answered")
+        assert question(page) == asked
+        page.keyboard.press("y")
+        counted("3 cells answered", "3 cells answered")
+
+        # Once more on a cell that was answered before: still one cell.
+        image = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)[-1].image
+        page.goto(f"{address}/review?image={image}&state=decided")
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        page.keyboard.press("n")
+        counted("3 cells answered", "3 cells answered")
+        page.keyboard.press("u")
+        counted("3 cells answered", "3 cells answered")
+        other = page.context.new_page()
+        other.goto(f"{address}/review")
+        other.wait_for_function(shown_picture(), timeout=30_000)
+        settled(other)
+        expect(other.locator(".status")).to_have_text("")
+        expect(other.get_by_text("by everybody: ")).to_be_visible()
+        no_traceback(page)
+
+
+def test_two_tabs_of_one_person_that_contradict_each_other_are_told_and_the_later_answer_can_be_taken_back(
+    opened: Browser, finished: Run, home: Path
+) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, _):
+        first = visit(opened, address)
+        sign(first, "Ann")
+        second = first.context.new_page()
+        second.goto(f"{address}/review")
+        expect(second.get_by_role("textbox", name="Your name")).to_have_value("Ann", timeout=20_000)
+        for page in (first, second):
+            page.wait_for_function(shown_picture(), timeout=30_000)
+            settled(page)
+            page.wait_for_timeout(1000)
+        asked = question(first)
+        assert question(second) == asked
+        first.locator("h1").click()
+        first.keyboard.press("y")
+        all_saved(first)
+        second.keyboard.press("n")
+        image, label = asked.split("|")
+        notice = second.locator(".notice")
+        expect(notice).to_contain_text(f"{label} in {image}: Ann said “yes” in another tab", timeout=20_000)
+        expect(notice).to_contain_text("“no” counts; both are in the log.")
+        assert [row.value for row in store.log(finished.fingerprint)] == [1, 0]
+        second.keyboard.press("s")  # it stays until it is read
+        all_saved(second)
+        expect(notice).to_contain_text(f"{label} in {image}")
+        second.get_by_role("button", name="Take back “no”").click()
+        expect(notice).to_be_hidden()
+        all_saved(second)
+        stands = store.current(finished.fingerprint)[image, label]
+        assert (stands.value, len(store.log(finished.fingerprint))) == (1, 4), "what the first tab said; and nothing is lost"
+        assert question(second) == asked, "it is back on screen"
+
+        second.keyboard.press("n")
+        expect(notice).to_contain_text(f"{label} in {image}", timeout=20_000)
+        second.get_by_role("button", name="Dismiss").click()
+        expect(notice).to_be_hidden()
+        second.keyboard.press("s")
+        all_saved(second)
+        expect(notice).to_be_hidden()
+        expect(first.locator(".notice")).to_be_hidden()
+        no_traceback(second)

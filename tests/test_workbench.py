@@ -301,6 +301,56 @@ def test_an_undo_by_its_number_gives_nothing_back_twice_and_the_name_is_that_of_
     assert store.log("csv")[-1].reviewer == "eve@x.org", "a login is not talked over"
 
 
+def test_what_a_tab_has_answered_is_cells_by_their_latest_answer_that_stands(store: ReviewStore, home: Path) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+
+    def says(*clients: str) -> dict[str, str]:
+        return {f"{row.image}_{row.label}": row.verdict for row in desk.answers(clients)}
+
+    desk.take([said(0, "a_sea", 1), said(1, "b_sea", 0), said(2, "a_trees", None)], ADA, "tab")
+    desk.take([said(0, "b_trees", 0)], BOB, "his")
+    assert says("tab") == {"a_sea": "change", "b_sea": "keep", "a_trees": "skip"}
+    desk.take([said(0, "a_sea", 0)], ADA, "again")
+    assert says("tab", "again") == {"a_sea": "keep", "b_sea": "keep", "a_trees": "skip"}, (
+        "a cell is one cell, loaded twice or not"
+    )
+    desk.take([{"n": 1, "undo": True, "of": 0}, {"n": 2, "undo": True, "of": 1, "from": "tab", "back": True}], ADA, "again")
+    assert says("again", "tab") == {"a_sea": "change", "a_trees": "skip"}
+    desk.take([said(0, "a_sea", 0)], BOB, "his other")
+    desk.take([said(0, "a_sea", 0, way="settled")], BOB, "settling")
+    assert says("tab") == {"a_sea": "change", "a_trees": "skip"}, "what others say and settle changes nothing in it"
+    assert says("nobody") == says() == {}
+    assert [row.verdict for row in Desk(desk.queue, ReviewStore(home / "reviews.sqlite"), "run").answers(["tab"])] == [
+        "change",
+        "skip",
+    ]
+
+
+def test_an_answer_against_one_of_the_same_person_s_other_tab_is_told_and_nothing_else_is(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run")
+
+    def told(event: dict[str, Any], who: Reviewer, client: str, *loads: str) -> list[tuple[str, int, str, str]]:
+        found = desk.take([event], who, client, loads=loads).contradictions
+        return [(one.client, one.number, one.before.verdict, one.now.verdict) for one in found]
+
+    assert told(said(0, "a_sea", 1, seen=0), ADA, "first") == []
+    assert told(said(0, "a_sea", 1, seen=0), ADA, "second") == [], "the same answer twice contradicts nothing"
+    assert told(said(1, "a_sea", 0, seen=0), ADA, "second") == [], "one's own answer is changed knowingly"
+    assert told(said(1, "a_sea", 1, seen=0), ADA, "first") == [("first", 1, "keep", "change")]
+    assert told(said(1, "a_sea", 1, seen=0), ADA, "first") == [("first", 1, "keep", "change")], "sent again, told again"
+    assert len(store.log("csv")) == 4, "nothing is lost"
+    assert desk.fold.standing["a", "sea"].verdict == "change"
+    last = desk.fold.last_id
+    assert told(said(0, "a_sea", 0, seen=last), ADA, "third") == [], "the tab was shown it"
+    assert told(said(1, "a_sea", None, seen=last), ADA, "first", "third", "first") == [], "the tab has been loaded again"
+    assert told(said(0, "a_sea", 1), BOB, "his") == [], "that is a conflict, which people settle"
+    assert told(said(0, "b_sea", 1, seen=0), ADA, "first") == []
+    desk.take([{"n": 5, "undo": True, "of": 0}], ADA, "first")
+    assert told(said(9, "b_sea", 0, seen=0), ADA, "second") == [], "what was taken back is not contradicted"
+    desk.take([{"n": 10, "undo": True, "of": 9}], ADA, "second")
+    assert ("b", "sea") not in desk.fold.standing
+
+
 def test_a_snapshot_does_not_change(store: ReviewStore) -> None:
     desk = Desk(a_queue(FOUR), store, "run")
     before = desk.snapshot()

@@ -1,29 +1,31 @@
 """The review in the browser: a component that keeps every key press in order and shows the next picture at once, and what surrounds it."""
 
-import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from panorama import runs, ui
-from panorama.cards import View, packet, taken
+from panorama.cards import View, loads, packet, taken
 from panorama.csvscan import counted
-from panorama.decisions import Cell, Decision, Fold, agreements, control_check
+from panorama.decisions import Cell, Decision, Fold, Verdict, agreements, control_check
 from panorama.errors import PanoramaError
 from panorama.reviewing import in_all
 from panorama.runs import Run
-from panorama.workbench import UNSUSPECTED, Desk, Desks, Receipt, Reviewer
+from panorama.workbench import UNSUSPECTED, Contradiction, Desk, Desks, Receipt, Reviewer
 
 KEY = "workbench"
 _MEMORY = "reviewer-memory"
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("queue.js", "picture.js", "views.js", "mount.js")
 _CONFLICTS_A_PAGE = 10
+_MOST_TOLD = 50
+_VERDICTS: tuple[Verdict, ...] = ("change", "keep", "skip")
 
 
 @st.cache_resource(show_spinner=False)
@@ -43,29 +45,6 @@ def _memory() -> Any:
     return st.components.v2.component(
         "panorama_reviewer", html="<i hidden></i>", js=(_FOLDER / "name.js").read_text(encoding="utf-8")
     )
-
-
-@dataclass
-class Tally:
-    """What was done in this session. acked: for each tab, up to which of its events all is stored."""
-
-    began: float = field(default_factory=time.monotonic)
-    counts: Counter[str] = field(default_factory=Counter)
-    by_label: Counter[tuple[str, str]] = field(default_factory=Counter)
-    acked: dict[str, int] = field(default_factory=dict)
-
-    def count(self, rows: list[Decision]) -> None:
-        for row in rows:
-            self.counts[row.verdict] += 1
-            self.by_label[row.label, row.verdict] += 1
-
-
-def tally() -> Tally:
-    """This session's."""
-    if "tally" not in st.session_state:
-        st.session_state["tally"] = Tally()
-    found: Tally = st.session_state["tally"]
-    return found
 
 
 def reviewer() -> Reviewer:
@@ -148,10 +127,9 @@ def bench(desk: Desk, run: Run, view: View) -> None:
     """Figures, the component, and what was done in this session; runs again with every batch of answers."""
     if st.session_state.pop("review-again", False):
         st.rerun()  # the whole page: a filter has changed
-    done = tally()
     batch = (st.session_state.get(KEY) or {}).get("batch")
     batch = batch if isinstance(batch, dict) else {}
-    receipt, client = _take(desk, batch, view.who, done)
+    receipt, client = _take(desk, batch, view.who)
     answered = batch.get("answered")
     view = replace(view, n_answered=answered if isinstance(answered, int) else 0)
     try:
@@ -164,21 +142,27 @@ def bench(desk: Desk, run: Run, view: View) -> None:
         key=KEY, data=data, default={"batch": None},
         on_batch_change=lambda: None, on_command_change=_next_label,
     )  # fmt: skip
-    _summary(done, blind=view.blind)
+    _summary(desk.answers(loads(batch)), blind=view.blind)
 
 
-def _take(desk: Desk, batch: dict[str, Any], who: Reviewer, done: Tally) -> tuple[Receipt, str]:
+def _take(desk: Desk, batch: dict[str, Any], who: Reviewer) -> tuple[Receipt, str]:
     """Stores what is new in the batch: the session keeps the last one, and every run of the page sees it again."""
+    acked: dict[str, int] = st.session_state.setdefault(
+        "review-acked", {}
+    )  # for each tab, up to which of its events all is stored
     client, events = batch.get("client"), batch.get("events")
-    known = done.acked.get(client, -1) if isinstance(client, str) else -1
+    known = acked.get(client, -1) if isinstance(client, str) else -1
     if isinstance(events, list):
         batch = batch | {
             "events": [e for e in events if not (isinstance(e, dict) and isinstance(e.get("n"), int) and e["n"] <= known)]
         }
     receipt, client = taken(desk, batch, who)
+    # Told with every run: the browser draws only the last of several, and knows which it has told already.
+    told: list[Contradiction] = st.session_state.setdefault("review-contradictions", [])
+    told += receipt.contradictions
+    receipt.contradictions = told[-_MOST_TOLD:]
     if client and not receipt.error:
-        done.count(receipt.rows)
-        receipt.acked = done.acked[client] = max(known, receipt.acked)
+        receipt.acked = acked[client] = max(known, receipt.acked)
     return receipt, client
 
 
@@ -191,6 +175,7 @@ def album() -> Any:
 
 
 def _figures(desk: Desk, view: View) -> None:
+    """How the cells stand by what everybody said, and what is expected. What the tab has answered stands beside the answers."""
     fold = desk.fold
     verdicts = desk.verdicts()
     entries: list[tuple[str, object] | tuple[str, object, str]] = [
@@ -198,9 +183,13 @@ def _figures(desk: Desk, view: View) -> None:
         (
             "Decided",
             f"{verdicts['keep'] + verdicts['change']:,}",
-            "" if view.blind else f"{verdicts['change']:,} changed, {verdicts['keep']:,} kept",
+            "by everybody" if view.blind else f"by everybody: {verdicts['change']:,} changed, {verdicts['keep']:,} kept",
         ),
     ]
+    if fold.conflicts:
+        entries.append(("In conflict", f"{len(fold.conflicts):,}", "until settled"))
+    if verdicts["skip"]:
+        entries.append(("Skipped", f"{verdicts['skip']:,}", "by everybody"))
     n, wrong = desk.expected_wrong(view.filters, view.who, 20)
     if n and not view.blind:
         about = f"about {wrong:.0f}" if wrong >= 0.5 else "hardly any"
@@ -208,34 +197,31 @@ def _figures(desk: Desk, view: View) -> None:
     if desk.queue.has_evidence and not view.blind:
         expected, low, high = in_all(desk.errors())
         entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f}"))
-    if fold.conflicts:
-        entries.append(("Conflicts", f"{len(fold.conflicts):,}", "reviewers disagree"))
     ui.facts(*entries, small=True)
 
 
-def _summary(done: Tally, *, blind: bool) -> None:
-    """What was done in this session. blind: how many were changed would tell what to expect of the next."""
-    counts = done.counts
-    n = counts["keep"] + counts["change"] + counts["skip"]
-    if not n:
+def _summary(rows: list[Decision], *, blind: bool) -> None:
+    """What this tab says, of each cell its latest answer. blind: how many were changed would tell what to expect of the next."""
+    if not rows:
         return
-    seconds = time.monotonic() - done.began
-    ways = "" if blind else f"{counts['change']:,} changed, {counts['keep']:,} kept, "
+    counts = Counter(row.verdict for row in rows)
+    moments = sorted(datetime.fromisoformat(row.at) for row in rows)
+    ways = "" if blind else f": {counts['change']:,} to change, {counts['keep']:,} to keep"
+    within = f", within {ui.duration((moments[-1] - moments[0]).total_seconds())}" if len(set(moments)) > 1 else ""
     st.caption(
-        f"This session: {counted(n, 'cell')} in {ui.duration(seconds)} ({seconds / n:.1f} s each): {ways}{counts['skip']:,} skipped, {counts['undo']:,} taken back."
+        f"In this tab {counted(counts['change'] + counts['keep'], 'cell')} answered{ways}; {counts['skip']:,} skipped{within}. "
+        "What was taken back does not count. Decided, above, are the cells on which everybody's answers agree."
     )
     if blind:
         return
-    with st.expander("By label"):
-        labels = sorted({label for label, _ in done.by_label})
-        rows = "".join(
-            f"<tr><td>{ui.esc(label)}</td>"
-            + "".join(f"<td>{done.by_label[label, v]:,}</td>" for v in ("change", "keep", "skip", "undo"))
-            + "</tr>"
-            for label in labels
+    with st.expander("By label, in this tab"):
+        by_label = Counter((row.label, row.verdict) for row in rows)
+        body = "".join(
+            f"<tr><td>{ui.esc(label)}</td>" + "".join(f"<td>{by_label[label, verdict]:,}</td>" for verdict in _VERDICTS) + "</tr>"
+            for label in sorted({row.label for row in rows})
         )
         st.html(
-            f'<table class="pn-table"><tr><th>label</th><th>changed</th><th>kept</th><th>skipped</th><th>taken back</th></tr>{rows}</table>'
+            f'<table class="pn-table"><tr><th>label</th><th>to change</th><th>to keep</th><th>skipped</th></tr>{body}</table>'
         )
 
 
@@ -251,16 +237,21 @@ def people(desk: Desk, run: Run, who: Reviewer, *, blind: bool = False) -> None:
     if not rows:
         st.write("Nobody has decided anything yet.")
         return
-    counts = Counter((row.reviewer, row.identity, row.verdict) for row in rows)
-    named = sorted({(row.reviewer, row.identity) for row in rows})
+    own = fold.own_of_all()
+    settled = Counter((row.reviewer, row.identity) for row in _settlements(fold))
+    counts = Counter((row.reviewer, row.identity, row.verdict) for row in own)
+    named = sorted({(row.reviewer, row.identity) for row in own} | set(settled))
     body = "".join(
         f"<tr><td>{ui.esc(name or 'no name')}</td><td>{'a login' if identity == 'login' else 'a name typed in, not verified' if name else 'nothing'}</td>"
-        + "".join(f"<td>{counts[name, identity, verdict]:,}</td>" for verdict in ("change", "keep", "skip"))
-        + "</tr>"
+        + "".join(f"<td>{counts[name, identity, verdict]:,}</td>" for verdict in _VERDICTS)
+        + f"<td>{settled[name, identity]:,}</td></tr>"
         for name, identity in named
     )
     st.html(
-        f'<table class="pn-table"><tr><th>who</th><th>signed by</th><th>changed</th><th>kept</th><th>skipped</th></tr>{body}</table>'
+        f'<table class="pn-table"><tr><th>who</th><th>signed by</th><th>to change</th><th>to keep</th><th>skipped</th><th>conflicts settled</th></tr>{body}</table>'
+    )
+    st.caption(
+        "Cells, by each person's own latest answer, whatever others say of the same ones. A settlement is no answer of one's own, and is counted apart."
     )
     _agreement(fold)
     _controls(fold, desk.unsuspected_left())
@@ -340,9 +331,10 @@ def _conflict(desk: Desk, fold: Fold, run: Run, who: Reviewer, name: Cell, numbe
             st.html(ui.run_picture_html(run, path, 480, image, "pn-photo pn-small"))
     with right:
         st.markdown(f"**{ui.text(label)}** in {ui.text(image)}")
-        said = fold.conflicts.get(name) or fold.opinions(name)
+        settlement = fold.settlement(name)
+        said = [*fold.own(name), *([settlement] if settlement is not None else [])]
         opinions = "".join(
-            f"<tr><td>{ui.esc(d.reviewer or 'no name')}</td><td><b>{_says(d)}</b></td><td>{_when(d)}</td><td>{ui.esc(d.note)}</td></tr>"
+            f"<tr><td>{ui.esc(d.reviewer or 'no name')}</td><td>{'settled: ' if d is settlement else ''}<b>{_says(d)}</b></td><td>{_when(d)}</td><td>{ui.esc(d.note)}</td></tr>"
             for d in said
         )
         st.html(f'<table class="pn-table"><tr><th>who</th><th>says</th><th>when (UTC)</th><th>note</th></tr>{opinions}</table>')
@@ -352,7 +344,7 @@ def _conflict(desk: Desk, fold: Fold, run: Run, who: Reviewer, name: Cell, numbe
         if name in fold.conflicts:
             for value in (1, 0):
                 buttons.button(
-                    f"Settle: {'yes' if value else 'no'}", key=f"settle-{value}-{said[-1].id}-{number}",
+                    f"Settle: {'yes' if value else 'no'}", key=f"settle-{value}-{max(d.id for d in said)}-{number}",
                     on_click=_settle, args=(desk, who, name, value), disabled=not who.name,
                 )  # fmt: skip
             return
@@ -368,7 +360,7 @@ def _conflict(desk: Desk, fold: Fold, run: Run, who: Reviewer, name: Cell, numbe
 
 def _settled(desk: Desk, fold: Fold, who: Reviewer) -> None:
     """Every conflict that a person has settled, the latest first, each to be taken back."""
-    rows = sorted((row for row in fold.standing.values() if row.way == "settled"), key=lambda row: -row.id)
+    rows = _settlements(fold)
     if not rows:
         return
     with st.expander(f"Settled conflicts: {len(rows):,}", key="settled-list"):
@@ -379,6 +371,11 @@ def _settled(desk: Desk, fold: Fold, who: Reviewer) -> None:
             line.markdown(
                 f"**{ui.text(row.label)}** in {ui.text(row.image)}: **{_says(row)}**, by {ui.text(row.reviewer or 'no name')}, {_when(row)}{note}"
             )
+
+
+def _settlements(fold: Fold) -> list[Decision]:
+    """Those that hold, the latest first."""
+    return sorted((row for row in fold.standing.values() if row.way == "settled"), key=lambda row: -row.id)
 
 
 def _says(row: Decision) -> str:

@@ -26,8 +26,9 @@ class Desk {
     this.cards = new Map(); // id -> card, least recently used first
     this.order = []; // ids; the first is on screen
     this.front = []; // ids that an undo gave back
-    this.history = []; // [{client, n, size, who, decided, skipped, ids, begun}] of this tab, for undo; those of an earlier load without ids
-    this.decided = this.skipped = 0; // cells, of this tab
+    this.history = []; // [{client, n, size, who, ids, begun}] of this tab, for undo; those of an earlier load without ids
+    this.clients = []; // the ids of this tab's loads that answered something
+    this.tally = null; // {answered, skipped}: cells of this tab, as the log has them
     this.begun = 0; // how often what is asked for has changed
     this.epoch = null;
     this.serial = null;
@@ -35,6 +36,8 @@ class Desk {
     this.attempt = 0;
     this.error = "";
     this.refused = []; // [{cell, why}] until it is saved after all, or dismissed
+    this.contradictions = []; // answers that count in the place of others of the same name, given in another tab; until read or taken back
+    this.heard = new Set(); // which of them were told
     this.wantLatest = false;
     this.latest = null; // what an undo would take back that is not of this tab: asked first
     this.last = null;
@@ -61,7 +64,7 @@ class Desk {
     try {
       const past = JSON.parse(sessionStorage.getItem(this.pastKey()) ?? "{}");
       this.history = (past.history ?? []).map((one) => ({ ...one, ids: [] }));
-      [this.decided, this.skipped] = [past.decided ?? 0, past.skipped ?? 0];
+      this.clients = past.clients ?? [];
     } catch {
       this.history = [];
     }
@@ -105,7 +108,7 @@ class Desk {
     }
     try {
       const history = this.history.slice(-KEPT_ANSWERS).map(({ ids, begun, ...one }) => one);
-      sessionStorage.setItem(this.pastKey(), JSON.stringify({ history, decided: this.decided, skipped: this.skipped }));
+      sessionStorage.setItem(this.pastKey(), JSON.stringify({ history, clients: this.clients }));
     } catch {
       // without it, a refresh makes the next undo ask
     }
@@ -120,24 +123,18 @@ class Desk {
   push(events, ids) {
     const first = this.next;
     const who = this.data.reviewer; // of this press; the name may be another one when it is saved
-    for (const event of events) this.events.push({ ...event, who, n: this.next++ });
+    const seen = ids.length ? Math.min(...ids.map((id) => this.cards.get(id)?.seen ?? 0)) : 0;
+    for (const event of events) this.events.push({ ...event, who, seen, n: this.next++ });
     this.latest = null;
-    const skipped = events.filter((event) => event.value === null).length;
-    this.count({ client: this.client, n: first, size: events.length, who, decided: events.length - skipped, skipped, ids, begun: this.begun });
+    this.history.push({ client: this.client, n: first, size: events.length, who, ids, begun: this.begun });
+    if (!this.clients.includes(this.client)) this.clients.push(this.client);
     this.answered += ids.length;
     this.persist();
     this.send();
   }
 
-  count(past) {
-    this.history.push(past);
-    this.decided += past.decided;
-    this.skipped += past.skipped;
-  }
-
   // This tab's latest answer, whatever was answered elsewhere by the same name; where it has none, the server is asked for another one.
-  undo() {
-    const past = this.history.pop();
+  undo(past = this.history.pop()) {
     this.last = null;
     if (!past) {
       this.wantLatest = true;
@@ -146,15 +143,20 @@ class Desk {
     }
     const isHere = past.client === this.client && past.begun === this.begun && past.ids.every((id) => this.cards.has(id));
     this.events.push({ n: this.next++, undo: true, who: past.who, of: past.n, from: past.client, ...(!isHere && { back: true }) });
-    this.decided -= past.decided;
-    this.skipped -= past.skipped;
     if (past.client === this.client) this.answered -= past.ids.length;
+    this.contradictions = this.contradictions.filter((one) => !isOf(one, past));
     if (isHere) {
       this.front = [...past.ids, ...this.front];
       this.order = [...this.front, ...this.order.filter((id) => !this.front.includes(id))];
     }
     this.persist();
     this.send();
+  }
+
+  takeBack(one) {
+    const place = this.history.findIndex((past) => isOf(one, past));
+    this.contradictions = this.contradictions.filter((other) => other !== one);
+    if (place >= 0) this.undo(this.history.splice(place, 1)[0]);
   }
 
   takeLatestBack() {
@@ -171,7 +173,7 @@ class Desk {
     if (!part.events.length && !evenIfNothingIsNew) return;
     this.sentAt = now;
     this.setStateValue("batch", {
-      csv: this.csv, client: part.client, tab: this.client, events: part.events, answered: this.answered, attempt: ++this.attempt,
+      csv: this.csv, client: part.client, tab: this.client, events: part.events, answered: this.answered, attempt: ++this.attempt, clients: this.clients,
       have: this.have(), full: this.wantFull, heat: this.heat, latest: this.wantLatest,
     });
   }
@@ -188,8 +190,14 @@ class Desk {
     this.serial = data.serial;
     this.sentAt = 0;
     this.error = data.error;
+    this.tally = data.tally ?? this.tally;
     if (this.epoch !== data.epoch) this.begin(data.epoch);
     this.acknowledge(data);
+    for (const one of data.contradictions) {
+      const name = `${one.client}:${one.n}`;
+      if (!this.heard.has(name) && this.history.some((past) => isOf(one, past))) this.contradictions.push(one);
+      this.heard.add(name);
+    }
     for (const [id, card] of Object.entries(data.cards)) this.keep(id, card);
     if (data.full && this.wantFull === data.full.id) {
       this.full = data.full;
@@ -205,7 +213,7 @@ class Desk {
     this.arrange(data.order);
     const had = new Set(this.have());
     const missing = data.order.some((id) => !had.has(id));
-    if (!this.error && (this.unsaved() || missing || this.wantFull || this.wantLatest)) queueMicrotask(() => this.send(true));
+    if (!this.error && (this.unsaved() || missing || this.wantFull || this.wantLatest || (this.clients.length && !this.tally))) queueMicrotask(() => this.send(true));
     return true;
   }
 
@@ -230,19 +238,16 @@ class Desk {
     this.persist();
   }
 
-  // What was refused does not count as decided, and is told until the same cell is saved, or somebody has read it.
+  // What was refused is told until the same cell is saved, or somebody has read it.
   tellRefused(events, client, why) {
     for (const event of events) {
       this.refused = this.refused.filter((one) => one.cell !== cellOf(event));
       if (!why.has(event.n)) continue;
       this.refused.push({ cell: cellOf(event), why: why.get(event.n) });
       const past = this.history.find((one) => one.client === client && one.n <= event.n && event.n < one.n + one.size);
-      if (!past) continue;
-      const kind = event.value === null ? "skipped" : "decided";
-      past[kind] -= 1;
-      this[kind] -= 1;
+      if (past) past.refused = (past.refused ?? 0) + 1;
     }
-    this.history = this.history.filter((one) => one.decided + one.skipped > 0);
+    this.history = this.history.filter((one) => (one.refused ?? 0) < one.size);
   }
 
   keep(id, card) {
@@ -292,6 +297,8 @@ function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+// Whether an answer, by its tab's id and number, is one of those confirmed together.
+const isOf = ({ client, n }, past) => past.client === client && past.n <= n && n < past.n + past.size;
 const cellOf = ({ image, label }) => JSON.stringify([image, label]);
 const word = (value) => (value ? "yes" : "no");
 

@@ -1,5 +1,8 @@
 // The three ways to go through suspects. A view draws the desk, and turns clicks and keys into events.
 
+const contradicts = ({ image, label, who, before, now, at }) =>
+  `${label} in ${image}: ${who || "Somebody without a name, as here,"} said “${before}” in another tab (${at} UTC), and “${now}” here. “${now}” counts; both are in the log.`;
+
 class View {
   constructor(desk, root, say) {
     this.desk = desk;
@@ -10,25 +13,35 @@ class View {
     this.status = el("p", { class: "status", role: "status", "aria-label": "Saved or not" });
     this.told = el("span", {});
     this.dismiss = el("button", { type: "button", class: "quiet-button", onclick: () => this.forget() }, "Dismiss");
-    this.notice = el("div", { class: "notice", role: "alert", "aria-label": "Problems with saving", hidden: true }, this.told, " ", this.dismiss);
+    this.back = el("button", { type: "button", class: "quiet-button", onclick: () => this.takeBack() });
+    this.notice = el("div", { class: "notice", role: "alert", "aria-label": "Problems with saving", hidden: true }, this.told, " ", this.back, this.dismiss);
     this.offer = el("div", { class: "offer", role: "group", "aria-label": "Take back an answer", hidden: true });
+  }
+
+  // The latest of them; the others' buttons come after it.
+  takeBack() {
+    this.desk.takeBack(this.desk.contradictions.at(-1));
+    this.draw();
   }
 
   forget() {
     this.desk.refused = [];
+    this.desk.contradictions = [];
     this.tell();
   }
 
   tell() {
     const { desk } = this;
     const waiting = desk.unsaved();
-    const n = desk.decided;
-    const done = `${n} ${n === 1 ? "cell" : "cells"} decided${desk.skipped ? `, ${desk.skipped} skipped` : ""} in this tab, all saved.`;
-    this.status.textContent = waiting ? `Saving ${waiting} …` : n + desk.skipped ? done : "";
-    const said = [desk.error && `${desk.error} It is sent again until it is saved; do not close this tab.`, ...desk.refused.map((one) => one.why)].filter(Boolean);
+    const { answered, skipped } = desk.tally ?? { answered: 0, skipped: 0 };
+    const done = `${answered} ${answered === 1 ? "cell" : "cells"} answered${skipped ? `, ${skipped} skipped` : ""} in this tab, all saved.`;
+    this.status.textContent = waiting ? `Saving ${waiting} …` : answered + skipped ? done : "";
+    const said = [desk.error && `${desk.error} It is sent again until it is saved; do not close this tab.`, ...desk.refused.map((one) => one.why), ...desk.contradictions.map(contradicts)].filter(Boolean);
     if (this.told.textContent !== said.join(" ")) this.told.textContent = said.join(" ");
     this.notice.hidden = !said.length;
-    this.dismiss.hidden = !desk.refused.length;
+    this.dismiss.hidden = !desk.refused.length && !desk.contradictions.length;
+    this.back.hidden = !desk.contradictions.length;
+    this.back.textContent = `Take back “${desk.contradictions.at(-1)?.now}”`;
     this.tellLatest();
   }
 
