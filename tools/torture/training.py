@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -58,8 +59,11 @@ def new_run(root: Path, home: Path, **changes: object) -> Any:
     from panorama.config import TrainConfig
     from panorama.datasets import load
     from panorama.finding import find_source, with_layouts
+    from panorama.workspace import remember
 
-    return runs.create(load(with_layouts(find_source(root)), home), TrainConfig(**{**SETTINGS, **changes}), home)  # type: ignore[arg-type]
+    source = with_layouts(find_source(root))
+    remember(home, source)
+    return runs.create(load(source, home), TrainConfig(**{**SETTINGS, **changes}), home)  # type: ignore[arg-type]
 
 
 def fork_worker(run: Any, before: Callable[[], None] = lambda: None) -> int:
@@ -329,14 +333,18 @@ def walls(root: Path, home: Path, few: bool, _: str) -> Iterator[tuple[str, str,
     ended(fork_worker(run, lambda: _gpu_with_room_for(8)))
     notes = " ".join(run.history().notes)
     said = "" if run.state() == "complete" else f"{run.state()}: {run.history().message}"
-    if "batches of 16 pictures: on with batches of 8" not in notes:
-        said = said or f"nothing is said of it: {notes}"
+    smaller = "batches of 16 pictures: on with batches of 8"
+    said = said or (_unsaid(run, smaller) if smaller in notes else f"nothing is said of it: {notes}")
     yield "a GPU with room for batches of 8", said, False
     run = new_run(root, home)
     ended(fork_worker(run, lambda: _gpu_with_room_for(0)))
     notes = " ".join(run.history().notes)
     said = "" if run.state() == "complete" else f"{run.state()}: {run.history().message}"
-    yield "a GPU with no room", said or ("" if "on with the CPU" in notes else f"nothing is said of it: {notes}"), False
+    yield (
+        "a GPU with no room",
+        said or (_unsaid(run, "on with the CPU") if "on with the CPU" in notes else f"nothing is said of it: {notes}"),
+        False,
+    )
     yield from _dead_at_once(root, home)
 
 
@@ -381,11 +389,35 @@ def _gpu_with_room_for(most: int) -> None:
 
 
 def _expected(run: Any, words: str) -> str:
-    """ "" when the run failed with these words (parts, between `.*`)."""
+    """ "" when the run failed with these words (parts, between `.*`), and the Train page says them."""
     message = run.history().message
-    if run.state() == "failed" and all(part in message for part in words.split(".*")) and "unexpected" not in message:
-        return ""
-    return f"expected '{words}', found {run.state()}: {message}"
+    if not (run.state() == "failed" and all(part in message for part in words.split(".*")) and "unexpected" not in message):
+        return f"expected '{words}', found {run.state()}: {message}"
+    return _unsaid(run, words)
+
+
+def _unsaid(run: Any, words: str) -> str:
+    """ "" when these words (parts, between `.*`) stand on the Train page of the run; the page is made in a process of its own, for this one forks."""
+    command = [sys.executable, "-m", "tools.torture.training", "page", run.folder.parent.parent, "0", run.id]
+    page = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    return "" if all(part in json.loads(page) for part in words.split(".*")) else f"the page does not say '{words}': {page[:500]}"
+
+
+def words_of_page(home: Path, _: int, run_id: str) -> str:
+    """What the Train page says of a run."""
+    import logging
+
+    from streamlit.testing.v1 import AppTest
+
+    logging.getLogger("streamlit").setLevel(logging.CRITICAL)  # that there is no browser
+    os.environ["PANORAMA_HOME"] = str(home)
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    app.run()
+    app.query_params["run"] = run_id
+    app.switch_page("pages/train.py").run()
+    said = [str(e.value) for e in (*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.exception)]
+    words = "\n".join([*said, *(e.proto.body for e in app.get("html"))])
+    return re.sub(r"\\([^\w\s])", r"\1", words)  # as Markdown shows them
 
 
 HINDRANCES = (damaged, two_at_once, reused_pid, walls)
@@ -421,14 +453,16 @@ def _asked(what: str, count: int, mode: str) -> Outcome:
 
 
 def main() -> None:
-    """The child: random, writes or hinder, HOME COUNT MODE."""
+    """The child: random, writes, hinder or page, HOME COUNT MODE."""
     what, home, count, mode = sys.argv[1:]
-    work: dict[str, Callable[[Path, int, str], dict[str, Any]]] = {
+    work: dict[str, Callable[[Path, int, str], Any]] = {
         "random": kill_at_random,
         "writes": kill_in_writes,
         "hinder": lambda folder, few, mode: hinder(folder, few == 1, mode),
+        "page": words_of_page,
     }
-    import panorama.worker  # noqa: F401 - once, for all forks
+    if what != "page":
+        import panorama.worker  # noqa: F401 - once, for all forks
 
     print(json.dumps(work[what](Path(home).resolve(), int(count), mode)))
 
