@@ -6,6 +6,7 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
   desk.setStateValue = setStateValue;
   desk.data = data;
   const isNew = desk.receive(data);
+  remember(data, setStateValue);
   if (root.view?.constructor !== VIEWS[data.mode] || root.view.desk !== desk || root.epoch !== data.epoch) {
     if (root.view) leaveField();
     root.view = new VIEWS[data.mode](desk, root, (command) => setTriggerValue("command", command));
