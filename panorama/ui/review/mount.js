@@ -43,7 +43,8 @@ function listen(root, desk) {
       event.stopPropagation();
     }
   };
-  const again = setInterval(() => desk.unsaved() && desk.send(), 1000);
+  // What this tab has answered before is asked for last: asked at once, with a name on its way, it would cost the first picture a second journey.
+  const again = setInterval(() => (desk.unsaved() ? desk.send() : desk.clients.length && !desk.tally && desk.send(true)), 1000);
   document.addEventListener("keydown", onKey, true);
   tellUnsaved(desk);
   root.stop = () => {
