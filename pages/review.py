@@ -137,8 +137,10 @@ who = review.reviewer()
 if not of_people:
     review.leave_people()
 if of_people:
+    review.remember_name()
     review.people(desk, run, who, blind=blind)
 elif blind and mode == "grid":
+    review.remember_name()
     st.info("Many at once shows what the CSV says of each picture. Blind works one by one and on whole pictures.")
     st.button("Go on one by one, blind", key="blind-cell", on_click=review.change_mode, args=(queue.labels, "cell"))
 else:

@@ -22,7 +22,7 @@ from panorama.workbench import UNSUSPECTED, Contradiction, Desk, Desks, Receipt,
 KEY = "workbench"
 _MEMORY = "reviewer-memory"
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("queue.js", "picture.js", "views.js", "mount.js")
+_SCRIPTS = ("queue.js", "picture.js", "views.js", "name.js", "mount.js")
 _CONFLICTS_A_PAGE = 10
 _MOST_TOLD = 50
 _VERDICTS: tuple[Verdict, ...] = ("change", "keep", "skip")
@@ -41,10 +41,10 @@ def _component() -> Any:
 
 @st.cache_resource(show_spinner=False)
 def _memory() -> Any:
-    """What keeps the name in the browser; one registration a server."""
-    return st.components.v2.component(
-        "panorama_reviewer", html="<i hidden></i>", js=(_FOLDER / "name.js").read_text(encoding="utf-8")
-    )
+    """What reads the name that the browser keeps, where there is no bench; one registration a server."""
+    script = (_FOLDER / "name.js").read_text(encoding="utf-8")
+    mount = "export default ({ data, setStateValue }) => remember(data, setStateValue);"
+    return st.components.v2.component("panorama_reviewer", html="<i hidden></i>", js=f"{script}\n{mount}")
 
 
 def reviewer() -> Reviewer:
@@ -71,18 +71,27 @@ def name_field() -> None:
         help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.",
     )  # fmt: skip
     st.session_state["reviewer-kept"] = st.session_state["reviewer"]
-    with st.container(key="unseen-name"):  # not in the bench, which not every way to review has
-        _memory()(
-            key=_MEMORY, data={"reviewer": reviewer().name, "typed": bool(st.session_state.get("reviewer-typed"))}, default={"name": None},
-            on_name_change=_name_was_kept,
-        )  # fmt: skip
+
+
+def remember_name() -> None:
+    """The bench asks the browser for the name of an earlier visit, at once with its first picture; where there is none, this does."""
+    if not ui.login_name():
+        data = {"reviewer": reviewer().name, "login": False, "nameTyped": bool(st.session_state.get("reviewer-typed"))}
+        with st.container(key="unseen-name"):
+            _memory()(
+                key=_MEMORY,
+                data=data,
+                default={"name": None},
+                on_name_change=_name_was_kept,
+            )
 
 
 def _name_was_kept() -> None:
     """The browser knows the name of an earlier visit; whoever has typed one meanwhile, or emptied it, is not talked over."""
-    kept = (st.session_state.get(_MEMORY) or {}).get("name")
+    kept = next((name for key in (_MEMORY, KEY) if (name := (st.session_state.get(key) or {}).get("name"))), None)
     if isinstance(kept, str) and not st.session_state.get("reviewer") and not st.session_state.get("reviewer-typed"):
         st.session_state["reviewer"] = kept[:200]
+        st.session_state["review-again"] = True
 
 
 def change_mode(labels: Sequence[str], to: str | None = None) -> None:
@@ -126,7 +135,7 @@ def _next_label() -> None:
 def bench(desk: Desk, run: Run, view: View) -> None:
     """Figures, the component, and what was done in this session; runs again with every batch of answers."""
     if st.session_state.pop("review-again", False):
-        st.rerun()  # the whole page: a filter has changed
+        st.rerun()  # the whole page: a filter or the name has changed
     batch = (st.session_state.get(KEY) or {}).get("batch")
     batch = batch if isinstance(batch, dict) else {}
     receipt, client = _take(desk, batch, view.who)
@@ -134,13 +143,14 @@ def bench(desk: Desk, run: Run, view: View) -> None:
     view = replace(view, n_answered=answered if isinstance(answered, int) else 0)
     try:
         data = packet(desk, run, view, batch, receipt, client, album())
+        data["nameTyped"] = bool(st.session_state.get("reviewer-typed"))
         _figures(desk, view)
     except PanoramaError as error:
         ui.show_error(error)
         return
     _component()(
-        key=KEY, data=data, default={"batch": None},
-        on_batch_change=lambda: None, on_command_change=_next_label,
+        key=KEY, data=data, default={"batch": None, "name": None},
+        on_batch_change=lambda: None, on_name_change=_name_was_kept, on_command_change=_next_label,
     )  # fmt: skip
     _summary(desk.answers(loads(batch)), blind=view.blind)
 

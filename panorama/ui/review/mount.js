@@ -6,6 +6,7 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
   desk.setStateValue = setStateValue;
   desk.data = data;
   const isNew = desk.receive(data);
+  remember(data, setStateValue);
   if (root.view?.constructor !== VIEWS[data.mode] || root.view.desk !== desk || root.epoch !== data.epoch) {
     if (root.view) leaveField();
     root.view = new VIEWS[data.mode](desk, root, (command) => setTriggerValue("command", command));
@@ -42,7 +43,8 @@ function listen(root, desk) {
       event.stopPropagation();
     }
   };
-  const again = setInterval(() => desk.unsaved() && desk.send(), 1000);
+  // What this tab has answered before is asked for last: asked at once, with a name on its way, it would cost the first picture a second journey.
+  const again = setInterval(() => (desk.unsaved() ? desk.send() : desk.clients.length && !desk.tally && desk.send(true)), 1000);
   document.addEventListener("keydown", onKey, true);
   tellUnsaved(desk);
   root.stop = () => {

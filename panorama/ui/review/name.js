@@ -2,7 +2,8 @@
 
 const known = (globalThis.__panoramaReviewer ??= {});
 
-export default function ({ data: { reviewer, typed }, setStateValue }) {
+function remember({ reviewer, login, nameTyped: typed }, setStateValue) {
+  if (login) return;
   try {
     const kept = localStorage.getItem("panorama-reviewer");
     if (reviewer && reviewer !== known.reviewer) localStorage.setItem("panorama-reviewer", reviewer); // another tab may have emptied it since

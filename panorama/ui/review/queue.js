@@ -213,7 +213,7 @@ class Desk {
     this.arrange(data.order);
     const had = new Set(this.have());
     const missing = data.order.some((id) => !had.has(id));
-    if (!this.error && (this.unsaved() || missing || this.wantFull || this.wantLatest || (this.clients.length && !this.tally))) queueMicrotask(() => this.send(true));
+    if (!this.error && (this.unsaved() || missing || this.wantFull || this.wantLatest)) queueMicrotask(() => this.send(true));
     return true;
   }
 
