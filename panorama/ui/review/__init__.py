@@ -43,7 +43,7 @@ def _component() -> Any:
 def _memory() -> Any:
     """What reads the name that the browser keeps, where there is no bench; one registration a server."""
     script = (_FOLDER / "name.js").read_text(encoding="utf-8")
-    mount = "export default ({ data, setStateValue }) => remember(data, setStateValue);"
+    mount = "export default ({ data, setStateValue }) => { remember(data, setStateValue); };"
     return st.components.v2.component("panorama_reviewer", html="<i hidden></i>", js=f"{script}\n{mount}")
 
 

@@ -1,12 +1,21 @@
 // Where Streamlit hands over: called on every run of the page, with what Python says now.
 
-export default function ({ data, parentElement, setStateValue, setTriggerValue }) {
-  const root = parentElement.querySelector(".review");
+export default function (given) {
+  const root = given.parentElement.querySelector(".review");
+  clearTimeout(root.later);
+  if (!remember(given.data, given.setStateValue)) return show(root, given);
+  root.later = setTimeout(() => show(root, given), NAME_MAY_TAKE_MS);
+  return () => {
+    clearTimeout(root.later);
+    root.stop?.();
+  };
+}
+
+function show(root, { data, setStateValue, setTriggerValue }) {
   const desk = deskOf(data.csv);
   desk.setStateValue = setStateValue;
   desk.data = data;
   const isNew = desk.receive(data);
-  remember(data, setStateValue);
   if (root.view?.constructor !== VIEWS[data.mode] || root.view.desk !== desk || root.epoch !== data.epoch) {
     if (root.view) leaveField();
     root.view = new VIEWS[data.mode](desk, root, (command) => setTriggerValue("command", command));
