@@ -5,8 +5,10 @@ ONNX Runtime needs the packages of requirements-onnx.txt. The network as ONNX ta
 
 import copy
 import hashlib
+import math
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +30,7 @@ Engine = Callable[
     [Classifier, ModelCard], Network
 ]  # a model without BatchNorms (`folding.for_inference`) and its card -> what computes it
 PAYS_FROM = 2000  # pictures: from here on what writing the network as ONNX takes is less than what it saves
+_AT_ONCE = 4  # pictures a thread: 2 to 8 were as fast, 16 and more slower
 _VERSION = 1  # part of the key of a kept network: raise it when the same model is written in another way
 
 
@@ -58,25 +61,30 @@ def choose(choice: Choice, n_pictures: int, cache: Path) -> Engine:
 class OnnxRuntime:
     """A model's logits, computed by ONNX Runtime on as many threads as torch has.
 
+    Each thread takes a few pictures of its own at a time. On two cores that is a sixth less work than a whole batch on both: what
+    one layer writes for the next stays in a core's cache, and no core waits for the other after every layer.
     Raises PanoramaError when the backbone cannot be written as ONNX.
     """
 
     def __init__(self, model: Classifier, card: ModelCard, cache: Path) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Threads that wait by spinning would take the cores from the threads that decode pictures.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         network = _kept(model, card, cache)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (batch, n_labels), where `x` is."""
-        (logits,) = self._session.run(None, {"images": x.cpu().contiguous().numpy()})
-        return torch.from_numpy(logits).to(x.device)
+        size = min(_AT_ONCE, math.ceil(len(x) / self._threads))
+        return torch.cat(list(self._pool.map(self._logits, torch.split(x.cpu(), size)))).to(x.device)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        (logits,) = self._session.run(None, {"images": x.contiguous().numpy()})
+        return torch.from_numpy(logits)
 
 
 def _onnx_or_plain(model: Classifier, card: ModelCard, cache: Path) -> Network:
