@@ -85,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("run_dir", metavar="RUN_DIR", type=Path)
     predict.add_argument("pictures", metavar="PICTURE_OR_FOLDER", type=Path, nargs="+")
     predict.add_argument("--out", metavar="CSV", type=Path, help="write them here (default: standard output)")
+    predict.add_argument(
+        "--engine",
+        choices=["auto", "torch", "onnx"],
+        default="auto",
+        help="what computes: torch, or ONNX Runtime (pip install -r requirements-onnx.txt); auto (the default): ONNX Runtime where it is installed, "
+        "there is no GPU, and there are 3,000 pictures or more",
+    )
     predict.set_defaults(run=results.predict)
 
     onnx = commands.add_parser("onnx", help="write the model of a run as an ONNX file, for other programs")

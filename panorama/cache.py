@@ -1,4 +1,4 @@
-"""What can be computed again, kept by content: features of pictures, and decoded pixels.
+"""What can be computed again, kept by content: features of pictures, decoded pixels, and networks as ONNX.
 
 Any file here may be deleted at any time, and several processes may read and write at once. Every row carries a checksum; one that a
 crash left unsound is computed again. The whole is bounded: what was not used for longest goes first.
@@ -18,12 +18,14 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
+from panorama.files import write_atomically
+
 _GIGABYTE = 10**9
 _DEFAULT_GIGABYTES = 20.0
 _AT_ONCE = 1024  # rows in memory while a file is searched
 _LOCK_SECONDS = 10.0
 _IN_USE_SECONDS = 6 * 3600.0  # what was opened so lately may be in use by a run, and is not dropped to make room
-_SUFFIXES = (".rows", ".pixels", ".tmp", ".npy")  # .npy: of an earlier version
+_SUFFIXES = (".rows", ".pixels", ".network", ".tmp", ".npy")  # .npy: of an earlier version
 
 
 def limit(folder: Path) -> int:
@@ -39,12 +41,12 @@ def limit(folder: Path) -> int:
 
 
 def size(folder: Path) -> int:
-    """Bytes of the cached features and pixels in `folder`."""
+    """Bytes of what is cached in `folder`."""
     return sum(status.st_size for _, status in _files(folder))
 
 
 def clear(folder: Path) -> int:
-    """Deletes cached features and pixels; returns how many bytes went. A run that has them open goes on."""
+    """Deletes what is cached; returns how many bytes went. A run that has them open goes on."""
     before = size(folder)
     for path, _ in _files(folder):
         with suppress(OSError):
@@ -70,7 +72,7 @@ def make_room(folder: Path, needed: int) -> bool:
 
 def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     found = []
-    for part in ("features", "pixels"):
+    for part in ("features", "pixels", "networks"):
         for path in (folder / part).glob("*"):
             with suppress(OSError):
                 if path.suffix in _SUFFIXES:
@@ -187,6 +189,30 @@ class PixelFile:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+class Kept:
+    """Bytes under a key, in a file of their own that ends with their checksum."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder, self._file = folder, folder / "networks" / f"{key}.network"
+
+    def read(self) -> bytes | None:
+        """The bytes, or None where they are not there or not whole."""
+        with suppress(OSError):
+            found = self._file.read_bytes()
+            data, checksum = found[:-_SUM_BYTES], found[-_SUM_BYTES:]
+            if data and zlib.crc32(data).to_bytes(_SUM_BYTES, "little") == checksum:
+                _used_now(self._file)
+                return data
+        return None
+
+    def write(self, data: bytes) -> None:
+        """Replaces the file by a whole one, where there is room and the disk allows."""
+        with suppress(OSError):
+            if make_room(self._folder, len(data) + _SUM_BYTES):
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self._file, data + zlib.crc32(data).to_bytes(_SUM_BYTES, "little"))
 
 
 _SUM_BYTES = 4

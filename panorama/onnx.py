@@ -5,6 +5,7 @@ Needs the packages of requirements-onnx.txt.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from panorama.checkpoint import load_model
 from panorama.errors import PanoramaError
 from panorama.folding import for_inference
 from panorama.model import Classifier
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of requirements-onnx.txt; the last is only for `engine`
 
 
 class Whole(nn.Module):
@@ -36,22 +39,10 @@ def export(run: Path, out: Path) -> None:
     Raises CheckpointError when the run has no sound model, PanoramaError when the packages are missing.
     """
     model, card = load_model(run)
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  # what torch writes ONNX with
-    except ImportError as error:
-        raise PanoramaError(
-            f"Writing ONNX needs the package {error.name}: pip install -r requirements-onnx.txt, then try again."
-        ) from error
     side, stored = card.image_size, preprocessing.stored_side(card.image_size)
     network = Whole(for_inference(model).to(memory_format=torch.contiguous_format)).eval()
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
-    program = torch.onnx.export(
-        network, (example,), dynamo=True, verbose=False, input_names=["pixels"], output_names=["probabilities"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )  # fmt: skip
-    assert program is not None
-    written = program.model_proto
+    written = exported(network, example, "pixels", "probabilities")
     facts = {
         "labels": json.dumps(list(card.labels), ensure_ascii=True),
         "input": f"uint8 RGB {side} x {side}: the whole upright picture squeezed to {stored} x {stored}, then to {side} x {side}, bilinear",
@@ -63,5 +54,25 @@ def export(run: Path, out: Path) -> None:
         written.metadata_props.add(key=key, value=value)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
-    onnx.save_model(written, str(temporary))
+    temporary.write_bytes(written.SerializeToString())
     temporary.replace(out)
+
+
+def exported(network: nn.Module, example: Tensor, takes: str, gives: str) -> Any:
+    """A network as an onnx.ModelProto, for batches of any size of what `example` is two of.
+
+    takes, gives: the names of what goes in and comes out. Raises PanoramaError when the packages are missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401  # what torch writes ONNX with
+    except ImportError as error:
+        raise PanoramaError(
+            f"Writing ONNX needs the package {error.name}: pip install -r requirements-onnx.txt, then try again."
+        ) from error
+    program = torch.onnx.export(
+        network, (example,), dynamo=True, verbose=False, input_names=[takes], output_names=[gives],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )  # fmt: skip
+    assert program is not None
+    return program.model_proto

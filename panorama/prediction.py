@@ -13,6 +13,7 @@ from PIL import Image
 
 from panorama import hardware, preprocessing
 from panorama.checkpoint import ModelCard, load_model
+from panorama.engine import Engine, plain
 from panorama.features import batch_size
 from panorama.folding import for_inference
 from panorama.images import PictureError, open_rgb, square
@@ -47,19 +48,23 @@ class Prediction:
 
 
 class Predictor:
-    """The best model of a run. `labels` is the order of the probabilities; `threshold` the run's own; `sha256` that of its weights."""
+    """The best model of a run. `labels` is the order of the probabilities; `threshold` the run's own; `sha256` that of its weights.
 
-    def __init__(self, model: Classifier, card: ModelCard) -> None:
+    engine: what computes the probabilities; the maps of `heat` are torch's.
+    """
+
+    def __init__(self, model: Classifier, card: ModelCard, engine: Engine = plain) -> None:
         self.where = hardware.device()
         self._model, self._card = for_inference(model).to(self.where), card
+        self._network = engine(self._model, card)
         self.labels, self.threshold, self.sha256 = card.labels, card.threshold, card.sha256
         with torch.inference_mode():
             self._place = feature_map(self._model, card.image_size)
 
     @classmethod
-    def load(cls, run: Path) -> "Predictor":
-        """Raises CheckpointError when the run has no sound model."""
-        return cls(*load_model(run))
+    def load(cls, run: Path, engine: Engine = plain) -> "Predictor":
+        """Raises CheckpointError when the run has no sound model, and what the engine raises."""
+        return cls(*load_model(run), engine)
 
     def predict_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         """(n_images, n_labels) probabilities of upright RGB pictures (`images.open_rgb`)."""
@@ -120,7 +125,7 @@ class Predictor:
         if not squares:
             return np.zeros((0, len(self.labels)), np.float32)
         x = preprocessing.for_evaluation(torch.from_numpy(np.stack(squares)).to(self.where), self._card.image_size)
-        return torch.sigmoid(self._model(x)).cpu().numpy()
+        return torch.sigmoid(self._network(x)).cpu().numpy()
 
 
 def windows(aspect: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -67,7 +67,7 @@ def _suspect_images(run: Run, kind: str | None) -> tuple[list[str], list[list[st
 
 def predict(options: argparse.Namespace) -> int:
     """Probabilities for pictures; with --out a killed one goes on where it was."""
-    from panorama import bulk, hardware, processes
+    from panorama import bulk, engine, hardware, processes
     from panorama.prediction import Predictor
     from panorama.terminal import Bar
 
@@ -78,7 +78,8 @@ def predict(options: argparse.Namespace) -> int:
     hardware.keep_memory()
     team = processes.join()
     sources = team.from_first(_pictures(options.pictures) if team.is_first else None)
-    predictor = Predictor.load(run.folder)
+    computes = engine.choose(options.engine, len(sources), runs.workspace() / "cache")
+    predictor = Predictor.load(run.folder, computes)
     header = ["image", *predictor.labels]
     unread = 0
 

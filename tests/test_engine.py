@@ -1,0 +1,205 @@
+"""ONNX Runtime in torch's place answers as torch does; its networks are kept, and made again where they are not sound."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import COLOURS, patch_picture
+
+from panorama import cache, checkpoint, engine
+from panorama.__main__ import main
+from panorama.checkpoint import ModelCard
+from panorama.errors import PanoramaError
+from panorama.model import build, calibrate_batchnorm
+from panorama.prediction import Predictor
+
+SIDE = 64
+PICTURES = [patch_picture([list(COLOURS)[i % 3]], i, (90 + 5 * i, 70)) for i in range(11)]  # no multiple of what a thread takes
+needs_packages = pytest.mark.skipif(
+    any(engine.find_spec(name) is None for name in engine.PACKAGES), reason="needs requirements-onnx.txt"
+)
+
+
+_made: dict[bytes, object] = {}
+
+
+@pytest.fixture(autouse=True)
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked to be written as ONNX in this test; each network is really written once in all, for that takes seconds."""
+    asked: list[str] = []
+    really = engine.exported
+
+    def exported(network: torch.nn.Module, example: torch.Tensor, *names: str) -> object:
+        asked.append(type(network).__name__)
+        digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in network.state_dict().values())).digest()
+        if digest not in _made:
+            _made[digest] = really(network, example, *names)
+        return _made[digest]
+
+    monkeypatch.setattr(engine, "exported", exported)
+    return asked
+
+
+def a_run(folder: Path, backbone: str = "mobilenet_v2", seed: int = 0) -> Path:
+    """A run folder with a model whose answers differ from picture to picture."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(
+        json.dumps({"format": 1, "created": "2026-01-01T00:00:00+00:00", "train": {}, "data": {}})
+    )
+    model = build(backbone, len(COLOURS), seed=seed)
+    torch.manual_seed(1)
+    calibrate_batchnorm(model, [torch.randn(16, 3, SIDE, SIDE) for _ in range(2)])
+    checkpoint.save_model(folder, model.state_dict(), ModelCard(backbone, tuple(COLOURS), SIDE, 0.5, "none"))
+    return folder
+
+
+def by_onnx(run: Path, kept: Path) -> Predictor:
+    return Predictor.load(run, engine.choose("onnx", 1, kept))
+
+
+def networks(kept: Path) -> list[Path]:
+    return sorted((kept / "networks").glob("*"))
+
+
+@needs_packages
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
+def test_both_engines_give_the_same_answers(tmp_path: Path, backbone: str) -> None:
+    run = a_run(tmp_path / "run", backbone)
+    expected = Predictor.load(run).predict_images(PICTURES)
+    predictor = by_onnx(run, tmp_path)
+    found = predictor.predict_images(PICTURES)
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert np.ptp(expected, axis=0).max() > 0.01, "the negative control"
+    assert predictor.predict_images(PICTURES[:1]) == pytest.approx(expected[:1], abs=1e-4)
+    assert predictor.predict_images([]).shape == (0, len(COLOURS))
+    heat = predictor.heat(PICTURES[0])
+    assert heat is not None
+    assert heat == pytest.approx(Predictor.load(run).heat(PICTURES[0]), abs=1e-5)
+
+
+@needs_packages
+def test_the_command_writes_the_same_csv_with_either_engine(tmp_path: Path, home: Path, seed_folder: Callable[..., Path]) -> None:
+    run, folder = a_run(tmp_path / "run"), seed_folder(6, 5) / "test"
+    for choice in ("torch", "onnx"):
+        assert main(["predict", str(run), str(folder), "--engine", choice, "--out", str(tmp_path / f"{choice}.csv")]) == 0
+    one, two = ([line.split(",") for line in (tmp_path / f"{c}.csv").read_text().splitlines()] for c in ("torch", "onnx"))
+    assert [row[0] for row in two] == ["image", *(f"test_{i:03}.jpg" for i in range(5))]
+    assert np.array([row[1:] for row in two[1:]], float) == pytest.approx(np.array([row[1:] for row in one[1:]], float), abs=1e-4)
+    assert len(networks(home / "cache")) == 1
+
+
+@needs_packages
+def test_a_network_is_written_once_and_again_when_it_is_damaged_or_cleared(tmp_path: Path, written: list[str]) -> None:
+    run = a_run(tmp_path / "run")
+    expected = by_onnx(run, tmp_path).predict_images(PICTURES)
+    by_onnx(run, tmp_path)
+    assert len(written) == 1
+
+    (file,) = networks(tmp_path)
+    sound = file.read_bytes()
+    for damaged in (sound[:-1], b"", sound[:1000] + bytes([sound[1000] ^ 1]) + sound[1001:]):
+        file.write_bytes(damaged)
+        written.clear()
+        assert by_onnx(run, tmp_path).predict_images(PICTURES) == pytest.approx(expected, abs=1e-6)
+        assert len(written) == 1
+        assert len(file.read_bytes()) == len(sound)
+
+    assert cache.size(tmp_path) == len(sound)
+    assert cache.clear(tmp_path) == len(sound)
+    assert networks(tmp_path) == []
+    by_onnx(run, tmp_path)
+    assert len(written) == 2
+
+
+@needs_packages
+def test_other_weights_are_another_network(tmp_path: Path) -> None:
+    one, two = a_run(tmp_path / "one"), a_run(tmp_path / "two", seed=5)
+    first, second = (by_onnx(run, tmp_path).predict_images(PICTURES) for run in (one, two))
+    assert len(networks(tmp_path)) == 2
+    assert second == pytest.approx(Predictor.load(two).predict_images(PICTURES), abs=1e-4)
+    assert np.abs(first - second).max() > 0.01, "the negative control"
+
+
+@needs_packages
+def test_without_room_in_the_cache_it_works_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(tmp_path / "run")
+    monkeypatch.setenv("PANORAMA_CACHE_GB", "0.000001")
+    assert by_onnx(run, tmp_path).predict_images(PICTURES).shape == (len(PICTURES), len(COLOURS))
+    assert networks(tmp_path) == []
+
+
+WRITER = """
+import sys, zlib
+from pathlib import Path
+from panorama.cache import Kept
+kept = Kept(Path(sys.argv[1]), "k")
+for _ in range(40):
+    kept.write(bytes([int(sys.argv[2])]) * 300_000)
+    found = kept.read()
+    assert found is not None and len(found) == 300_000 and len(set(found)) == 1, "half of one and half of another"
+"""
+
+
+def test_several_processes_write_and_read_one_network_at_once(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(n)], cwd=root, stderr=subprocess.PIPE)
+        for n in (1, 2, 3)
+    ]
+    for writer in writers:
+        _, told = writer.communicate(timeout=120)
+        assert writer.returncode == 0, told.decode()
+    assert [file.name for file in networks(tmp_path)] == ["k.network"], "nothing unfinished is left"
+
+
+def test_without_the_packages_onnx_is_refused_in_words_and_auto_is_torch(
+    tmp_path: Path,
+    home: Path,
+    seed_folder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(engine, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    run, folder = a_run(tmp_path / "run"), seed_folder(6, 2) / "test"
+    assert main(["predict", str(run), str(folder), "--engine", "onnx"]) == 1
+    told = capsys.readouterr().err
+    assert "pip install -r requirements-onnx.txt" in told
+    assert "onnxruntime" in told
+    assert engine.choose("auto", 10**6, home) is engine.plain
+    assert main(["predict", str(run), str(folder)]) == 0
+
+
+def test_auto_takes_onnx_for_many_pictures_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "find_spec", lambda _: object())
+    monkeypatch.setattr(engine.hardware, "device", lambda: torch.device("cpu"))
+    assert engine.choose("auto", engine.PAYS_FROM - 1, tmp_path) is engine.plain
+    assert engine.choose("auto", engine.PAYS_FROM, tmp_path) is not engine.plain
+    assert engine.choose("torch", 10**6, tmp_path) is engine.plain
+    monkeypatch.setattr(engine.hardware, "device", lambda: torch.device("cuda"))
+    assert engine.choose("auto", 10**6, tmp_path) is engine.plain
+
+
+def test_auto_goes_on_with_torch_where_a_backbone_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuses(*_: object) -> None:
+        raise RuntimeError("no such operator\nand a long trace")
+
+    monkeypatch.setattr(engine, "find_spec", lambda _: object())
+    monkeypatch.setattr(engine, "version", lambda _: "1")
+    monkeypatch.setitem(sys.modules, "onnxruntime", sys.modules[__name__])
+    monkeypatch.setattr(engine, "exported", refuses)
+    run = a_run(tmp_path / "run")
+    with pytest.raises(PanoramaError, match=r"mobilenet_v2 cannot be written as ONNX \(no such operator\). Use --engine torch"):
+        engine._written(*checkpoint.load_model(run))
+    predictor = Predictor.load(run, engine.choose("auto", engine.PAYS_FROM, tmp_path))
+    assert predictor.predict_images(PICTURES) == pytest.approx(Predictor.load(run).predict_images(PICTURES), abs=1e-6)
+    told = capsys.readouterr().err
+    assert "going on with torch" in told
+    assert "no such operator" in told
