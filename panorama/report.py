@@ -38,7 +38,7 @@ class Health:
     """positives: (n_labels, 3) images that carry the label, by SPLITS. together: (n_labels, n_labels) images that carry both.
 
     errors: for each label, missing then extra; None where the run does not estimate them. found: errors that people found so far.
-    in_all: (expected, low, high).
+    in_all: (expected, low, high). unlearned: the labels of which the model has learned too little for that.
     """
 
     images: tuple[int, int, int]
@@ -53,6 +53,7 @@ class Health:
     errors: tuple[ErrorCount, ...] | None
     in_all: tuple[float, float, float] | None
     found: Mapping[tuple[str, str], int]
+    unlearned: tuple[str, ...]
 
     @property
     def duplicates(self) -> str:
@@ -128,6 +129,7 @@ def health(run: Run, data: Data, queue: ReviewQueue | None, fold: Fold) -> Healt
     return Health(
         (n_in[0], n_in[1], n_in[2]), tuple(data.labels), positives, (y.T @ y).astype(np.int64), left_out, tuple(remarks),
         n_images, n_groups, n_odd, errors, in_all(list(errors)) if errors is not None else None, found,
+        queue.unlearned if queue is not None else (),
     )  # fmt: skip
 
 

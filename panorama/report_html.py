@@ -11,6 +11,7 @@ from panorama.errors import PanoramaError
 from panorama.images import thumbnail_jpeg
 from panorama.metrics import Calibration
 from panorama.report import SPLITS, Correction, Curves, Health, LabelCurve, People, Report, figure
+from panorama.reviewing import too_little
 from panorama.runs import Run
 
 _PICTURE_SIDE = 260
@@ -128,6 +129,7 @@ def _errors(health: Health) -> str:
     return (
         f"<p>About <b>{expected:,.0f}</b> values of the CSV are wrong ({low:,.0f} to {high:,.0f}), {found:,} of them found so far. "
         "Missing: the CSV says no, and the label is there. Extra: the CSV says yes, and it is not.</p>"
+        + (_note(too_little(health.unlearned)) if health.unlearned else "")
         + _table("Errors in the CSV, on all images", ["label", "kind", "expected in all", "range", "found so far"], rows)
         + _note(
             "Slips can be counted from the CSV alone. Errors on hard pictures cannot: among undecided values they are expected as people found "

@@ -1,6 +1,6 @@
 """What is reviewed: a run's suspects as arrays, what decisions teach about them, what speaks against a value, how many errors there are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ Shares = npt.NDArray[np.floating[Any]]  # in [0, 1]
 
 _CONTEXT_MATTERS = 0.1  # from here on the picture's other labels are worth a sentence
 _NEARLY_ALWAYS = 0.9
+_TELLS = 0.5  # what disagreement must be worth (`suspects.worth`) for doubts to be counted as errors
 
 
 @dataclass(frozen=True)
@@ -220,9 +221,30 @@ class ReviewQueue:
 
     # --- how many errors there are ------------------------------------------------------------------------------------
 
+    @cached_property
+    def unlearned(self) -> tuple[str, ...]:
+        """The labels of which the model has learned too little for its doubts to be counted; none where the run does not tell."""
+        if not self.has_evidence:
+            return ()
+        scores = np.zeros(self.targets.shape, np.float32)
+        scores[self.image_of, self.label_of] = self.in_context
+        told = suspects.worth(self.targets, scores) >= _TELLS
+        return tuple(label for label, enough in zip(self.labels, told, strict=True) if not enough)
+
+    def _disputed(self) -> dict[tuple[str, Kind], int]:
+        """How many values of each unlearned label and kind the model is against."""
+        against = ((self.probabilities + self.in_context) / 2 > 0.5) != (self.given == 1)
+        counts: dict[tuple[str, Kind], int] = {}
+        for label in self.unlearned:
+            of_label = against & (self.label_of == self.column[label])
+            counts[label, "missing"] = int((of_label & (self.given == 0)).sum())
+            counts[label, "extra"] = int((of_label & (self.given == 1)).sum())
+        return counts
+
     def errors(self, standing: Standing, doubts: Shares) -> list[ErrorCount]:
         """For each label, missing then extra: the errors that were in the CSV, those found counted, those waiting estimated.
 
+        Where a label was not learned, nobody knows: the range reaches up to all values that the model is against.
         doubts: (n_cells,) from `learned`.
         """
         still_open = np.zeros(self.targets.shape, np.float32)
@@ -234,7 +256,11 @@ class ReviewQueue:
         reason[self.image_of, self.label_of] = self.reason_of
         counts = suspects.count_errors(self.labels, self.targets, still_open, reason)
         known = [found.get((c.label, c.kind), 0) for c in counts]
-        return [ErrorCount(c.label, c.kind, c.expected + n, c.low + n, c.high + n) for c, n in zip(counts, known, strict=True)]
+        disputed = self._disputed()
+        return [
+            ErrorCount(c.label, c.kind, c.expected + n, c.low + n, max(c.high + n, float(disputed.get((c.label, c.kind), 0))))
+            for c, n in zip(counts, known, strict=True)
+        ]
 
     def found(self, standing: Standing) -> dict[tuple[str, Kind], int]:
         """How many cells of each label and kind were changed."""
@@ -243,6 +269,17 @@ class ReviewQueue:
             key: tuple[str, Kind] = (self.labels[self.label_of[cell]], "extra" if self.given[cell] else "missing")
             counted[key] = counted.get(key, 0) + 1
         return counted
+
+
+def too_little(labels: Sequence[str], named: Callable[[str], str] = str) -> str:
+    """What to say of labels that were not learned; "" where there are none. named: how a label is written there."""
+    if not labels:
+        return ""
+    some = ", ".join(named(label) for label in labels[:5]) + (f" and {len(labels) - 5:,} more" if len(labels) > 5 else "")
+    return (
+        f"The model has learned too little of {some} to tell wrong values from its own mistakes: there its doubts only order the cells, and how many are wrong "
+        "nobody knows. More pictures, a longer training or decisions would tell."
+    )
 
 
 def in_all(counts: list[ErrorCount]) -> tuple[float, float, float]:

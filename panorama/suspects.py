@@ -70,14 +70,14 @@ def doubts(
     noise = fit_noise(targets, alone if in_context is None else (alone + in_context) / 2)
     values, reason = np.empty(targets.shape, np.float32), np.zeros(targets.shape, np.int8)
     has_slips = bool(noise.missing.any() or noise.extra.any() or noise.moved)
-    worth = _worth(targets, context) * (_HARD_WORTH if has_slips else 1.0)
+    worth_here = worth(targets, context) * (_HARD_WORTH if has_slips else 1.0)
 
     def judge(start: int) -> None:
         rows = slice(start, start + _ROWS_AT_ONCE)
         values[rows], moved = noise.judge(targets[rows], (alone[rows] + context[rows]) / 2)
         if moved is not None:
             reason[rows][2 * moved > values[rows]] = REASONS.index("moved")
-        _take_larger(values[rows], reason[rows], worth * _hard_doubts(targets[rows], context[rows]), REASONS.index("hard"))
+        _take_larger(values[rows], reason[rows], worth_here * _hard_doubts(targets[rows], context[rows]), REASONS.index("hard"))
 
     # Pieces that fit the processor's cache, on all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -87,7 +87,7 @@ def doubts(
     return Doubts(values, reason, noise)
 
 
-def _worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> Floats:
+def worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> Floats:
     """(n_labels,) in (0, 1]: what disagreement says where a label is learned so well (Tjur 2009, coefficient of discrimination).
 
     That is the mean score of the pictures that carry the label less that of the others. Where it is small, what looks wrong is the model.
@@ -97,8 +97,8 @@ def _worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]])
     carried = y.sum(0, dtype=np.int64)
     of_carriers, of_all = (y * s).sum(0, dtype=np.float64), s.sum(0, dtype=np.float64)
     apart = of_carriers / np.maximum(carried, 1) - (of_all - of_carriers) / np.maximum(len(y) - carried, 1)
-    worth: Floats = np.clip((apart - _UNLEARNED) / (_LEARNED - _UNLEARNED), _LEAST_WORTH, 1.0)
-    return worth
+    found: Floats = np.clip((apart - _UNLEARNED) / (_LEARNED - _UNLEARNED), _LEAST_WORTH, 1.0)
+    return found
 
 
 def _hard_doubts(targets: npt.NDArray[np.int8], in_context: npt.NDArray[np.floating[Any]]) -> Floats:

@@ -506,7 +506,8 @@ def test_what_a_screen_reader_is_told(world: World) -> None:
 
 def test_the_grid_and_the_switches_by_keyboard_alone(world: World) -> None:
     page = visit(world, "review?mode=grid")
-    page.wait_for_function(f"() => {ROOT_SCRIPT}.querySelectorAll('.tile img').length === 24", timeout=20_000)
+    there = f"() => {{ const all = [...{ROOT_SCRIPT}.querySelectorAll('.tile')]; return all.length === 24 && !all.some((one) => one.textContent.includes('on its way')); }}"
+    page.wait_for_function(there, timeout=20_000)  # one of them may be the picture that cannot be read
     shown = page.locator(".tile .name").all_inner_texts()
     before = log_of(world)
     tab_until(page, shown[0])
@@ -526,6 +527,7 @@ def test_the_grid_and_the_switches_by_keyboard_alone(world: World) -> None:
     assert [row[0] for row in new if row[2] == "change"] == pressed
     page.keyboard.press("u")
     saved(page)
+    assert page.locator(".tile[aria-pressed=true] .name").all_inner_texts() == pressed, "an undo gives the clicks back too"
 
     before = log_of(world)
     decided = {row[0] for row in before}  # whose switches may not stand as the CSV says

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from panorama.decisions import Decision
-from panorama.reviewing import Neighbour, ReviewQueue, in_all
+from panorama.reviewing import Neighbour, ReviewQueue, in_all, too_little
 from panorama.suspects import ErrorCount
 
 
@@ -178,3 +178,22 @@ def test_counts_together_are_no_surer_than_each_of_them() -> None:
     counts = [ErrorCount("sea", "missing", 10, 7, 13), ErrorCount("sea", "extra", 20, 16, 24)]
     assert in_all(counts) == pytest.approx((30, 23, 37))
     assert in_all([]) == (0, 0, 0)
+
+
+def test_of_a_label_that_was_not_learned_nobody_knows_how_many_are_wrong() -> None:
+    """Forty pictures: the model tells red from the rest, and of blue it knows next to nothing and is against nine values."""
+    cells = []
+    for n in range(40):
+        red, blue = n % 2, n // 2 % 2
+        cells.append((f"i{n:02}", "red", red, 0.1 + 0.8 * red, 0.1 + 0.8 * red, "hard", 0.001))
+        p = 0.55 if not blue and n < 36 and n % 4 == 0 else 0.45  # against nine of the twenty that lack blue
+        cells.append((f"i{n:02}", "blue", blue, p, p, "hard", 0.002))
+    queue = a_queue(cells)
+    assert queue.unlearned == ("blue",)
+    missing = {c.label: c for c in queue.errors({}, queue.learned({})) if c.kind == "missing"}
+    assert missing["blue"].high == 9
+    assert missing["red"].high < 1, "the negative control"
+    said = too_little(queue.unlearned, lambda label: f"«{label}»")
+    assert "too little of «blue» to tell" in said
+    assert too_little(()) == ""
+    assert "and 2 more" in too_little([str(n) for n in range(7)])

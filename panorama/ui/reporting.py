@@ -6,6 +6,7 @@ import streamlit as st
 from panorama import charts, ui
 from panorama.csvscan import counted
 from panorama.report import Curves, Health, LabelCurve, People, Report, figure
+from panorama.reviewing import too_little
 
 
 def quality(found: Report) -> None:
@@ -92,7 +93,11 @@ def errors(health: Health) -> None:
     else:
         expected, low, high = health.in_all
         n_found = sum(health.found.values())
-        st.write(f"About **{expected:,.0f}** errors in all ({low:,.0f} to {high:,.0f}), {n_found:,} of them found so far.")
+        st.write(
+            f"About **{expected:,.0f}** {'error' if round(expected) == 1 else 'errors'} in all ({low:,.0f} to {high:,.0f}), {n_found:,} of them found so far."
+        )
+        if health.unlearned:
+            st.write(too_little(health.unlearned, ui.text))
         rows = [
             {
                 "label": c.label, "kind": c.kind, "expected": f"{c.expected:,.1f}", "range": f"{c.low:,.0f} to {c.high:,.0f}",

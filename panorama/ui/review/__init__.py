@@ -15,7 +15,7 @@ from panorama.cards import View, loads, packet, taken
 from panorama.csvscan import counted
 from panorama.decisions import Cell, Decision, Fold, Verdict, agreements, control_check
 from panorama.errors import PanoramaError
-from panorama.reviewing import in_all
+from panorama.reviewing import in_all, too_little
 from panorama.runs import Run
 from panorama.workbench import UNSUSPECTED, Contradiction, Desk, Desks, Receipt, Reviewer
 
@@ -208,6 +208,11 @@ def _figures(desk: Desk, view: View) -> None:
         expected, low, high = in_all(desk.errors())
         entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f}"))
     ui.facts(*entries, small=True)
+    if held := desk.with_others(view.filters, view.who):
+        who = ", ".join(f"{n:,} with {ui.text(name)}" for name, n in held.most_common(3))
+        st.caption(f"Not among the next: {counted(held.total(), 'cell')} that others have been given ({who}).")
+    if desk.queue.unlearned and not view.blind:
+        st.caption(too_little(desk.queue.unlearned, ui.text))
 
 
 def _summary(rows: list[Decision], *, blind: bool) -> None:

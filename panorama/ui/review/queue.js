@@ -39,6 +39,7 @@ class Desk {
     this.contradictions = []; // answers that count in the place of others of the same name, given in another tab; until read or taken back
     this.heard = new Set(); // which of them were told
     this.wantLatest = false;
+    this.chosenBefore = []; // ids that had been clicked in the grid, of what an undo gave back
     this.latest = null; // what an undo would take back that is not of this tab: asked first
     this.last = null;
     this.full = null; // {id, url}
@@ -107,7 +108,7 @@ class Desk {
       // a full or forbidden store: the page still asks before it is closed
     }
     try {
-      const history = this.history.slice(-KEPT_ANSWERS).map(({ ids, begun, ...one }) => one);
+      const history = this.history.slice(-KEPT_ANSWERS).map(({ ids, begun, chosen, ...one }) => one);
       sessionStorage.setItem(this.pastKey(), JSON.stringify({ history, clients: this.clients }));
     } catch {
       // without it, a refresh makes the next undo ask
@@ -147,6 +148,7 @@ class Desk {
     this.contradictions = this.contradictions.filter((one) => !isOf(one, past));
     if (isHere) {
       this.front = [...past.ids, ...this.front];
+      this.chosenBefore = past.chosen ?? [];
       this.order = [...this.front, ...this.order.filter((id) => !this.front.includes(id))];
     }
     this.persist();

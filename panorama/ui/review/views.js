@@ -297,6 +297,7 @@ class GridView extends View {
 
   draw() {
     const ids = this.shown();
+    for (const id of this.desk.chosenBefore.splice(0)) this.chosen.add(id);
     if (!ids.length) {
       this.head.replaceChildren();
       this.all.replaceChildren(this.desk.order.length ? el("p", { class: "quiet" }, "Pictures are on their way …") : this.empty());
@@ -373,6 +374,7 @@ class GridView extends View {
       const card = desk.cards.get(id);
       return { id, image: card.image, label: card.label, value: this.chosen.has(id) ? 1 - card.given : card.url ? card.given : null, way: "grid", batch };
     }), ids);
+    desk.history.at(-1).chosen = [...this.chosen];
     this.confirmedAt = performance.now();
     this.chosen.clear();
     this.at = 0;
