@@ -35,6 +35,7 @@ _SWAP_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
 _RIDGE = 1.0  # towards the curve of all labels together
 # Nats of log-likelihood that the extra labels of a CSV, and its moved ones, must explain to be believed; of missing ones see `_clear`.
 _CLEAR_EXTRA, _CLEAR_MOVED = 1.4, 5.0
+_SEEMS = 0.5
 _LEAST = 1e-12
 
 
@@ -82,29 +83,28 @@ def doubts_at(targets: npt.NDArray[Any], truth: Floats, missing: Floats | float,
 class _Moved(NamedTuple):
     """What a label moved to another column explains. cells: (n_images, n_labels), P(the cell's value is one of the two that changed).
 
-    plain: the same shape, P(value | score) where nothing moved. gain: (n_images,), how many times likelier each image's values become.
+    plain: the same shape, P(value | score) where nothing moved. times: (n_images,), how many times likelier each image's values are where one did.
     may: (n_images,), whether they can have come from a move at all.
     """
 
     cells: Floats
     plain: Floats
-    gain: Floats
+    times: Floats
     may: npt.NDArray[np.bool_]
 
 
 def _moved(y: npt.NDArray[Any], truth: Floats, missing: Floats, extra: Floats, share: float) -> _Moved:
     """Bayes' rule over every pair of a value 0 and a value 1 of an image, and no pair. share: of the images that may."""
     given = y == 1
-    plain = np.where(given, truth * (1 - missing) + (1 - truth) * extra, (1 - truth) * (1 - extra) + truth * missing)
-    plain = np.maximum(plain, _LEAST)
+    plain = _plain(given, truth, missing, extra)
     likelier = np.where(given, 1 - truth, truth) / plain
     one, other = (likelier * given).sum(1), (likelier * ~given).sum(1)
     carried = given.sum(1)
     pairs = carried * (y.shape[1] - carried)
-    gain = np.where(pairs > 0, one * other / np.maximum(pairs, 1), 0.0)
-    of_image = share * gain / (1 - share + share * gain)
+    times = np.where(pairs > 0, one * other / np.maximum(pairs, 1), 0.0)
+    of_image = share * times / (1 - share + share * times)
     cells = of_image[:, None] * likelier / np.maximum(np.where(given, one[:, None], other[:, None]), _LEAST)
-    return _Moved(cells, plain, 1 - share + share * gain, pairs > 0)
+    return _Moved(cells, plain, times, pairs > 0)
 
 
 def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]], *, may_move: bool = True) -> NoiseModel:
@@ -120,10 +120,24 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
     x = scale * (s - centre)
     # Each kind of error costs what it must explain to be believed.
     costs = np.array([_clear(y.shape[1]), _CLEAR_EXTRA, _CLEAR_MOVED])
-    kinds = itertools.product((False, True), (False, True), (False, True) if may_move and y.shape[1] > 1 else (False,))
-    fits = [(model, fit - costs @ has) for has in kinds for model, fit in [_fit(y, x, *has)]]
-    best = max(fits, key=lambda one: one[1])[0]
+    fits = {(m, e): _fit(y, x, m, e, False) for m, e in itertools.product((False, True), repeat=2)}
+    worth = {(*has, False): fit - costs[:2] @ has for has, (_, fit) in fits.items()}
+    models = {(*has, False): model for has, (model, _) in fits.items()}
+    if may_move:
+        # On top of the best of them; and alone, for as missing and extra labels moved ones explain much.
+        for has in {max(fits, key=lambda one: worth[*one, False]), (False, False)}:
+            if _seem_moved(y, x, models[*has, False]):
+                models[*has, True], fit = _fit(y, x, has[0], has[1], True)
+                worth[*has, True] = fit - costs @ (*has, True)
+    best = models[max(worth, key=lambda one: worth[one])]
     return NoiseModel(best.slope * scale, best.offset - best.slope * scale * centre, best.missing, best.extra, best.moved)
+
+
+def _seem_moved(y: Floats, x: Floats, model: NoiseModel) -> bool:
+    """Whether a share of moved labels would explain anything at all, the rest of the model as it is: the fit that finds out takes ten times as long."""
+    shares = np.array([0.003, 0.01, 0.03, 0.1])
+    times = _moved(y, model.truth(x), model.missing, model.extra, shares[0]).times[:, None]
+    return bool(np.log(1 - shares + shares * times).sum(0).max(initial=0) > _SEEMS)
 
 
 def _clear(n_labels: int) -> float:
@@ -170,9 +184,19 @@ def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool, has_moved: bo
         changes = (missing - before[0], extra - before[1], np.array([moved - before[2]]), 0.01 * slope - 0.01 * was)
         if max(float(np.abs(change).max(initial=0)) for change in changes) < _STILL:
             break
-    pairs = _moved(y, sigmoid(x * slope + offset), missing, extra, moved)
-    fit = float(np.log(pairs.plain).sum() + np.log(pairs.gain).sum())
+    truth = sigmoid(x * slope + offset)
+    if has_moved:
+        pairs = _moved(y, truth, missing, extra, moved)
+        fit = float(np.log(pairs.plain).sum() + np.log(1 - moved + moved * pairs.times).sum())
+    else:
+        fit = float(np.log(_plain(y == 1, truth, missing, extra)).sum())
     return NoiseModel(slope, offset, missing, extra, moved), fit
+
+
+def _plain(given: npt.NDArray[np.bool_], truth: Floats, missing: Floats, extra: Floats) -> Floats:
+    """P(value | score) where nothing moved."""
+    p = np.where(given, truth * (1 - missing) + (1 - truth) * extra, (1 - truth) * (1 - extra) + truth * missing)
+    return np.maximum(p, _LEAST)
 
 
 def _told(prone: Floats, truth: Floats, rate: Floats, missing: Floats, extra: Floats) -> Floats:
