@@ -105,7 +105,8 @@ with third.popover(
     order = st.selectbox("Order", list(ORDERS), format_func=ORDERS.__getitem__, key="order")
     split = st.selectbox("Split", splits, key="split")
     st.session_state.setdefault("doubt", (0.0, 1.0))  # not as the widget's own: the address may have said another
-    low, high = st.slider("Doubt", 0.0, 1.0, step=0.05, key="doubt", help="How likely it is that the CSV's value is wrong.")
+    st.slider("Doubt", 0.0, 1.0, step=0.05, key="doubt", help="How likely it is that the CSV's value is wrong.")
+    low, high = st.session_state["doubt"]
     search = st.text_input("File name contains", key="search")
 with fourth.popover(marked("Blind, controls", choices, "blind", "controls"), width="stretch", disabled=of_people):
     st.toggle(

@@ -26,6 +26,7 @@ MEASURED_ON = {
     "test": "on the test split, which decided nothing about the model",
     "out of fold": "on all images, each judged by models that never saw it or a near-duplicate",
 }
+_FEW = 50  # images: a share measured on them is unsure by more than a tenth either way
 _MOST_POINTS = 160  # of a curve: more than a screen shows
 _SURE = 0.5  # a doubt from which on the run itself held the value for wrong
 
@@ -188,7 +189,8 @@ def curves(data: Data, measured_on: str) -> Curves:
     else:
         y, p = data.targets[:0], data.models[:0]
     each = tuple(_curve(label, y[:, k], p[:, k], thresholds.get(label)) for k, label in enumerate(data.labels))
-    return Curves(f"{counted(len(y), 'image')}, {MEASURED_ON[measured_on]}", len(y), each, metrics.calibration(y, p))
+    few = "; so few that every figure may be far off" if 0 < len(y) < _FEW else ""
+    return Curves(f"{counted(len(y), 'image')}, {MEASURED_ON[measured_on]}{few}", len(y), each, metrics.calibration(y, p))
 
 
 def _curve(label: str, y: npt.NDArray[np.int8], p: npt.NDArray[np.float32], threshold: float | None) -> LabelCurve:

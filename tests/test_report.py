@@ -1,6 +1,7 @@
 """The report: one file that asks nothing of anybody, strings shown as they are, numbers those of the run."""
 
 import base64
+import dataclasses
 import io
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -147,6 +148,21 @@ def test_curves_end_where_scikit_learns_do_and_the_point_is_on_the_curve(finishe
         assert len(thresholds)
         if curve.point is not None:
             assert min(abs(recall - curve.point[0]) + abs(precision - curve.point[1])) < 1e-9
+
+
+def test_figures_of_few_images_are_said_to_be_unsure(finished: Run) -> None:
+    data = report.read(finished)
+    assert (data.splits == "test").sum() < 50
+    assert report.curves(data, "test").measured_on.endswith("so few that every figure may be far off")
+    many = np.resize(np.arange(len(data.images)), 60)
+    larger = dataclasses.replace(
+        data,
+        images=[data.images[n] for n in many],
+        targets=data.targets[many],
+        models=data.models[many],
+        splits=np.full(60, "test"),
+    )
+    assert "so few" not in report.curves(larger, "test").measured_on, "the negative control"
 
 
 def test_a_curve_of_many_points_keeps_its_ends_and_hardly_moves() -> None:
