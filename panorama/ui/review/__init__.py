@@ -153,6 +153,7 @@ def bench(desk: Desk, run: Run, view: View) -> None:
         on_batch_change=lambda: None, on_name_change=_name_was_kept, on_command_change=_next_label,
     )  # fmt: skip
     _summary(desk.answers(loads(batch)), blind=view.blind)
+    _besides(desk, view)
 
 
 def _take(desk: Desk, batch: dict[str, Any], who: Reviewer) -> tuple[Receipt, str]:
@@ -208,6 +209,10 @@ def _figures(desk: Desk, view: View) -> None:
         expected, low, high = in_all(desk.errors())
         entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f}"))
     ui.facts(*entries, small=True)
+
+
+def _besides(desk: Desk, view: View) -> None:
+    """What to know of the figures, below the answers: it must not push them off the screen."""
     if held := desk.with_others(view.filters, view.who):
         who = ", ".join(f"{n:,} with {ui.text(name)}" for name, n in held.most_common(3))
         st.caption(f"Not among the next: {counted(held.total(), 'cell')} that others have been given ({who}).")
