@@ -145,8 +145,8 @@ def test_a_first_deep_link_on_a_fresh_server_shows_the_page_in_the_navigation(ch
             "Review",
             "Export",
             "Effect",
-            "Predict",
             "Report",
+            "Predict",
         ]
         no_traceback(page)
 

@@ -59,11 +59,8 @@ def new_run(root: Path, home: Path, **changes: object) -> Any:
     from panorama.config import TrainConfig
     from panorama.datasets import load
     from panorama.finding import find_source, with_layouts
-    from panorama.workspace import remember
 
-    source = with_layouts(find_source(root))
-    remember(home, source)
-    return runs.create(load(source, home), TrainConfig(**{**SETTINGS, **changes}), home)  # type: ignore[arg-type]
+    return runs.create(load(with_layouts(find_source(root)), home), TrainConfig(**{**SETTINGS, **changes}), home)  # type: ignore[arg-type]
 
 
 def fork_worker(run: Any, before: Callable[[], None] = lambda: None) -> int:
@@ -425,7 +422,11 @@ HINDRANCES = (damaged, two_at_once, reused_pid, walls)
 
 def hinder(home: Path, few: bool, mode: str) -> dict[str, Any]:
     """Everything that stands in a training's way; with `mode` only what the control breaks."""
+    from panorama.finding import find_source, with_layouts
+    from panorama.workspace import remember
+
     root = pictures(home / "pictures")
+    remember(home, with_layouts(find_source(root)))  # what the pages show
     wrong, tried, refused = [], 0, 0
     for hindrance in (two_at_once, reused_pid) if mode else HINDRANCES:
         for what, said, is_refusal in hindrance(root, home, few, mode):
