@@ -31,11 +31,11 @@ _MOST_MISSING, _MOST_EXTRA = 0.6, 0.2  # beyond, no rate can be told from a labe
 _MISSING_PRIOR, _EXTRA_PRIOR = (1.5, 8.0), (1.2, 60.0)
 # Each label's own rate is shrunk towards the rate over all labels as by this many more cells whose truth is known.
 _MISSING_SHRINK, _EXTRA_SHRINK = 20.0, 100.0
-_SWAP_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
+_MOVED_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
 _RIDGE = 1.0  # towards the curve of all labels together
 # Nats of log-likelihood that the extra labels of a CSV, and its moved ones, must explain to be believed; of missing ones see `_clear`.
 _CLEAR_EXTRA, _CLEAR_MOVED = 1.4, 5.0
-_SEEMS = 0.5
+_SEEMS = 0.5  # nats that moved labels must gain on a fit without them for one with them to be tried
 _LEAST = 1e-12
 
 
@@ -167,7 +167,7 @@ def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool, has_moved: bo
             slips = (1 - pairs.cells) * slips
             wrong = pairs.cells + slips
             # Of an image's two cells each kind has one.
-            moved = float((pairs.cells.sum() / 2 + _SWAP_PRIOR[0]) / (pairs.may.sum() + sum(_SWAP_PRIOR)))
+            moved = float((pairs.cells.sum() / 2 + _MOVED_PRIOR[0]) / (pairs.may.sum() + sum(_MOVED_PRIOR)))
         there = np.where(y == 1, 1 - wrong, wrong)  # E step: P(t = 1 | s, y)
         if has_missing:
             told = _told(truth, truth, missing, missing, extra)

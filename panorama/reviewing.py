@@ -231,14 +231,16 @@ class ReviewQueue:
         told = suspects.worth(self.targets, scores) >= _TELLS
         return tuple(label for label, enough in zip(self.labels, told, strict=True) if not enough)
 
+    @cached_property
     def _disputed(self) -> dict[tuple[str, Kind], int]:
-        """How many values of each unlearned label and kind the model is against."""
+        """How many values of each unlearned label and kind the model is against; counted once, for decisions do not change it."""
         against = ((self.probabilities + self.in_context) / 2 > 0.5) != (self.given == 1)
+        missing, extra = (
+            np.bincount(self.label_of[against & (self.given == value)], minlength=len(self.labels)).tolist() for value in (0, 1)
+        )
         counts: dict[tuple[str, Kind], int] = {}
         for label in self.unlearned:
-            of_label = against & (self.label_of == self.column[label])
-            counts[label, "missing"] = int((of_label & (self.given == 0)).sum())
-            counts[label, "extra"] = int((of_label & (self.given == 1)).sum())
+            counts[label, "missing"], counts[label, "extra"] = missing[self.column[label]], extra[self.column[label]]
         return counts
 
     def errors(self, standing: Standing, doubts: Shares) -> list[ErrorCount]:
@@ -256,9 +258,10 @@ class ReviewQueue:
         reason[self.image_of, self.label_of] = self.reason_of
         counts = suspects.count_errors(self.labels, self.targets, still_open, reason)
         known = [found.get((c.label, c.kind), 0) for c in counts]
-        disputed = self._disputed()
         return [
-            ErrorCount(c.label, c.kind, c.expected + n, c.low + n, max(c.high + n, float(disputed.get((c.label, c.kind), 0))))
+            ErrorCount(
+                c.label, c.kind, c.expected + n, c.low + n, max(c.high + n, float(self._disputed.get((c.label, c.kind), 0)))
+            )
             for c, n in zip(counts, known, strict=True)
         ]
 

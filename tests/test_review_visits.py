@@ -61,6 +61,7 @@ def test_a_name_comes_back_on_the_people_page_by_a_refresh_and_by_a_link(opened:
         expect(link.get_by_role("textbox", name="Your name")).to_have_value("Eve", timeout=20_000)
 
         sign(link, "")
+        link.wait_for_function("() => localStorage.getItem('panorama-reviewer') === null", timeout=20_000)
         link.reload()
         settled(link)
         link.wait_for_timeout(1500)  # by then the other tab's had come
