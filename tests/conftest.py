@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,21 @@ def trained(tmp_path: Path, home: Path, _trained: Callable[[int, int, str], Path
         return run
 
     return copy
+
+
+@pytest.fixture
+def finished(trained: Callable[..., Any]) -> Any:
+    """A workspace with a data set and a complete run on it."""
+    return trained()
+
+
+@pytest.fixture
+def opened(chromium: str) -> Iterator[Any]:
+    """A headless browser of the test's own."""
+    from browser import browser
+
+    with browser(chromium) as it:
+        yield it
 
 
 @pytest.fixture

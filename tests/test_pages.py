@@ -62,12 +62,6 @@ def words(app: AppTest) -> str:
     return "\n".join(str(element.value) for element in elements) + "\n".join(element.proto.body for element in app.get("html"))
 
 
-@pytest.fixture
-def finished(trained: Callable[..., Run]) -> Run:
-    """A workspace with a data set and a complete run on it."""
-    return trained()
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_an_empty_workspace_says_what_to_do_next(name: str) -> None:
     app = open_page(name)

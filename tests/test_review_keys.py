@@ -6,11 +6,10 @@ import shutil
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import browser, no_traceback, server, settled
+from browser import no_traceback, server, settled
 from keys import BURST, ROOT_SCRIPT, all_saved, press_and_watch, question, shown_picture, status, visit, what_is_stored
 from playwright.sync_api import Browser, expect
 
@@ -19,17 +18,6 @@ from panorama.reviews import ReviewStore
 from panorama.runs import Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture
-def finished(trained: Callable[..., Run]) -> Run:
-    return trained()
-
-
-@pytest.fixture
-def opened(chromium: str) -> Iterator[Browser]:
-    with browser(chromium) as it:
-        yield it
 
 
 def test_sixty_keys_in_thirty_seconds_and_twenty_without_a_gap(opened: Browser, finished: Run, home: Path) -> None:

@@ -2,11 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import browser, no_traceback, server, settled
+from browser import no_traceback, server, settled
 from keys import all_saved, question, shown_picture, visit
 from playwright.sync_api import Browser, Page, expect
 
@@ -16,17 +15,6 @@ from panorama.reviews import ReviewStore
 from panorama.runs import Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture
-def finished(trained: Callable[..., Run]) -> Run:
-    return trained()
-
-
-@pytest.fixture
-def opened(chromium: str) -> Iterator[Browser]:
-    with browser(chromium) as it:
-        yield it
 
 
 def sign(page: Page, who: str) -> None:
