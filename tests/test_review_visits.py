@@ -8,6 +8,7 @@ import pytest
 from browser import no_traceback, server, settled
 from keys import all_saved, question, shown_picture, visit
 from playwright.sync_api import Browser, Page, expect
+from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from panorama.decisions import Answer, Verdict
 from panorama.reviewfiles import open_queue
@@ -191,6 +192,46 @@ def test_one_back_leaves_each_page_and_back_takes_each_choice_back(opened: Brows
         page.wait_for_url(f"**/review?run={finished.id}", timeout=20_000)
         page.go_back()
         page.wait_for_url("about:blank", timeout=10_000)
+
+
+@pytest.mark.parametrize("event", ["popstate", "click"])
+def test_an_answer_given_while_leaving_waits_and_the_other_page_is_whole(
+    opened: Browser, finished: Run, home: Path, event: str
+) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    of_this_page: list[str] = []
+
+    def sent(frame: str | bytes) -> None:
+        message = BackMsg()
+        message.ParseFromString(frame.encode() if isinstance(frame, str) else frame)
+        if message.rerun_script.fragment_id:
+            of_this_page.append(message.rerun_script.fragment_id)
+
+    with server(home) as (address, _):
+        page = opened.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        page.on("websocket", lambda socket: socket.on("framesent", sent))
+        page.goto(address)
+        page.locator("[data-testid=stSidebarNav] a[href$='/review']").click()
+        page.wait_for_url(f"**/review?run={finished.id}", timeout=30_000)
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        page.keyboard.press("s")
+        all_saved(page)
+        assert of_this_page, "what an answer sends"
+        of_this_page.clear()
+        press = "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'y', bubbles: true}))"
+        page.evaluate(f"() => window.addEventListener('{event}', () => setTimeout(() => {press}, 2), {{once: true}})")
+        if event == "popstate":
+            page.go_back()
+        else:
+            page.locator("[data-testid=stSidebarNav] a").first.click()
+        expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
+        expect(page.get_by_role("alert").filter(has_text="1 answer is not saved yet")).to_be_visible(timeout=10_000)
+        assert of_this_page == [], "Streamlit would run it in the other page's place, which is then empty"
+        page.locator("[data-testid=stSidebarNav] a[href$='/review']").click()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        all_saved(page)
+        assert len(store.log(finished.fingerprint)) == 2
+        expect(page.get_by_role("alert").filter(has_text="not saved yet")).to_have_count(0)
 
 
 def test_an_address_that_names_no_training_or_no_page_is_said(opened: Browser, finished: Run, home: Path) -> None:

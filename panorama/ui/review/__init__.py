@@ -22,7 +22,7 @@ from panorama.workbench import UNSUSPECTED, Contradiction, Desk, Desks, Receipt,
 KEY = "workbench"
 _MEMORY = "reviewer-memory"
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("queue.js", "picture.js", "views.js", "name.js", "mount.js")
+_SCRIPTS = ("leaving.js", "queue.js", "picture.js", "views.js", "name.js", "mount.js")
 _CONFLICTS_A_PAGE = 10
 _MOST_TOLD = 50
 _VERDICTS: tuple[Verdict, ...] = ("change", "keep", "skip")
@@ -35,16 +35,21 @@ def _component() -> Any:
         "panorama_workbench",
         html='<div class="review"></div>',
         css=(_FOLDER / "review.css").read_text(encoding="utf-8"),
-        js="\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS),
+        js=_script(*_SCRIPTS),
     )
 
 
 @st.cache_resource(show_spinner=False)
 def _memory() -> Any:
     """What reads the name that the browser keeps, where there is no bench; one registration a server."""
-    script = (_FOLDER / "name.js").read_text(encoding="utf-8")
-    mount = "export default ({ data, setStateValue }) => { remember(data, setStateValue); };"
-    return st.components.v2.component("panorama_reviewer", html="<i hidden></i>", js=f"{script}\n{mount}")
+    mount = "export default ({ data, setStateValue, parentElement }) => { remember(parentElement.querySelector('i'), data, setStateValue); };"
+    return st.components.v2.component(
+        "panorama_reviewer", html="<i hidden></i>", js="\n".join([_script("leaving.js", "name.js"), mount])
+    )
+
+
+def _script(*names: str) -> str:
+    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in names)
 
 
 def reviewer() -> Reviewer:

@@ -3,7 +3,7 @@
 export default function (given) {
   const root = given.parentElement.querySelector(".review");
   clearTimeout(root.later);
-  if (!remember(given.data, given.setStateValue)) return show(root, given);
+  if (!remember(root, given.data, given.setStateValue)) return show(root, given);
   root.later = setTimeout(() => show(root, given), NAME_MAY_TAKE_MS);
   return () => {
     clearTimeout(root.later);
@@ -14,6 +14,7 @@ export default function (given) {
 function show(root, { data, setStateValue, setTriggerValue }) {
   const desk = deskOf(data.csv);
   desk.setStateValue = setStateValue;
+  desk.isLeaving = () => isLeaving(root);
   desk.data = data;
   const isNew = desk.receive(data);
   if (root.view?.constructor !== VIEWS[data.mode] || root.view.desk !== desk || root.epoch !== data.epoch) {

@@ -4,13 +4,14 @@ const known = (globalThis.__panoramaReviewer ??= {});
 const NAME_MAY_TAKE_MS = 3000;
 
 // True while a kept name is on its way to the server and back: what is shown before would be for nobody, and then change.
-function remember({ reviewer, login, nameTyped: typed }, setStateValue) {
+function remember(root, { reviewer, login, nameTyped: typed }, setStateValue) {
+  arrive(root);
   if (login) return false;
   try {
     const kept = localStorage.getItem("panorama-reviewer");
     if (reviewer && reviewer !== known.reviewer) localStorage.setItem("panorama-reviewer", reviewer); // another tab may have emptied it since
     else if (!reviewer && typed && known.reviewer !== "") localStorage.removeItem("panorama-reviewer");
-    else if (!reviewer && !typed && kept && !known.asked) {
+    else if (!reviewer && !typed && kept && !known.asked && !isLeaving(root)) {
       known.asked = performance.now();
       setStateValue("name", kept);
     }

@@ -171,6 +171,7 @@ class Desk {
   send(evenIfNothingIsNew = false) {
     const now = performance.now();
     if (this.sentAt && now - this.sentAt < RESEND_AFTER_MS) return; // one at a time: answers stay in order
+    if (this.isLeaving()) return;
     const part = this.backlog[0] ?? { client: this.client, events: this.events };
     if (!part.events.length && !evenIfNothingIsNew) return;
     this.sentAt = now;
