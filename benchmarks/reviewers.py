@@ -254,6 +254,7 @@ class OnPage:
         before = self.tab.data(COMPONENT)
         batch = {
             "csv": before["csv"],
+            "epoch": before["epoch"],
             "client": self._client,
             "tab": self._client,
             "events": events,

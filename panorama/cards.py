@@ -66,13 +66,18 @@ def packet(
     Cards are made for at least one and until the budget is spent: a tab asks again for what is missing.
     """
     sent = batch if isinstance(batch, Mapping) else {}
-    have = {str(one) for one in sent.get("have", ()) if isinstance(one, str)} if isinstance(sent.get("have"), list) else set()
+    epoch = f"{run.id} {desk.made} {view.epoch}"
+    have: set[str] = set()
+    if (
+        isinstance(sent.get("have"), list) and sent.get("epoch") == epoch
+    ):  # the tab forgets its cards when what is asked for changes
+        have = {one for one in sent["have"] if isinstance(one, str)}
     has_heat = run.has("heat.npy")
     makers = _next_makers(
         desk, run, view, album, [cell for _, cell in receipt.restored], heat=has_heat and sent.get("heat") is True
     )
     return {
-        "serial": time.time_ns(), "csv": desk.queue.fingerprint, "mode": view.mode, "epoch": f"{run.id} {desk.made} {view.epoch}", "reviewer": view.who.name,
+        "serial": time.time_ns(), "csv": desk.queue.fingerprint, "mode": view.mode, "epoch": epoch, "reviewer": view.who.name,
         "login": view.who.identity == "login", "blind": view.blind, "pageSize": GRID_SIZE if view.mode == "grid" else 1,
         "order": list(makers), "cards": _made(makers, desk.fold.last_id, have, budget_seconds, now),
         "acked": {"client": client, "n": receipt.acked} if client and not receipt.error else None,

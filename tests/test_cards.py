@@ -73,8 +73,11 @@ def test_cards_come_in_order_with_their_pictures_and_once(desk: Desk, finished: 
     assert card["larger"] is False
     assert [one["label"] for one in card["labels"]] == desk.queue.labels
     assert len(card["near"]) == 5
-    again = ask(desk, finished, view, {"have": told["order"][:30]}, budget_seconds=100)
+    had = {"have": told["order"][:30], "epoch": told["epoch"]}
+    again = ask(desk, finished, view, had, budget_seconds=100)
     assert list(again["cards"]) == told["order"][30:]
+    other = ask(desk, finished, View("grid", Filters(label="red", kind="missing"), ADA), had, budget_seconds=100)
+    assert list(other["cards"]) == other["order"], "of what was asked for before, a tab keeps no cards"
 
 
 def test_a_budget_that_is_spent_still_brings_one_card(desk: Desk, finished: Run) -> None:

@@ -111,6 +111,28 @@ def test_keys_are_for_the_grid_as_soon_as_it_is_chosen_and_its_next_pictures_beg
         no_traceback(page)
 
 
+def test_a_press_counts_though_the_grid_is_drawn_anew_before_the_release(opened: Browser, finished: Run, home: Path) -> None:
+    assert finished.has("suspects.csv")
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        page.get_by_role("radio", name="Many at once").click()
+        expect(page.locator(".tile")).to_have_count(24, timeout=20_000)
+        page.wait_for_timeout(800)  # nothing is on its way any more
+        page.locator(".tile").first.hover()
+        for place, (press, release) in enumerate(
+            [(page.mouse.down, page.mouse.up), (lambda: page.keyboard.down("Space"), lambda: page.keyboard.up("Space"))]
+        ):
+            press()
+            serial = page.evaluate(
+                "() => { const desk = [...globalThis.__panoramaReview.desks.values()][0]; desk.sentAt = 0; desk.send(true); return desk.serial; }"
+            )
+            page.wait_for_function(
+                "(old) => [...globalThis.__panoramaReview.desks.values()][0].serial !== old", arg=serial, timeout=900
+            )
+            release()
+            expect(page.locator(".tile").first).to_have_attribute("aria-pressed", "false" if place else "true")
+
+
 @pytest.mark.parametrize("height", [700, 900])
 def test_on_half_a_screen_no_label_of_a_whole_picture_is_covered(opened: Browser, finished: Run, home: Path, height: int) -> None:
     assert finished.has("suspects.csv")

@@ -177,7 +177,7 @@ class Desk {
     this.sentAt = now;
     this.setStateValue("batch", {
       csv: this.csv, client: part.client, tab: this.client, events: part.events, answered: this.answered, attempt: ++this.attempt, clients: this.clients,
-      have: this.have(), full: this.wantFull, heat: this.heat, latest: this.wantLatest,
+      have: this.have(), epoch: this.epoch, full: this.wantFull, heat: this.heat, latest: this.wantLatest,
     });
   }
 
