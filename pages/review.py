@@ -151,7 +151,9 @@ else:
     )  # fmt: skip
     if image is not None and state == "waiting" and not desk.waiting(filters, who.name):
         filters = replace(filters, state="decided")
-        st.caption("Decided already. An answer of yours counts instead of your earlier one.")
+        is_own = desk.waiting(replace(filters, reviewer=who.name), who.name) > 0
+        then = "counts instead of your earlier one" if is_own else "that differs is a conflict, which a person settles"
+        st.caption(f"Decided already. An answer of yours {then}.")
     review.bench(desk, run, View(shown, filters, who, blind, share / 100, review.seed()))
     if not queue.has_evidence:
         st.caption("This run was made by an older version: its doubts order cells, but count no errors. Train again to see more.")

@@ -89,7 +89,7 @@ def card(i: int) -> str:
 
 ui.grid((card(i) for i in shown[ui.pager(len(shown), 24, "grid")].tolist()), card_width=225)
 st.divider()
-st.write("Many of the “wrong” predictions are right: then the CSV is wrong.")
+st.write("Where the two disagree, sometimes the model is right and the CSV is wrong. The review begins with the likeliest.")
 if runs.find_run(runs.workspace(), run.id) and run.has("suspects.csv"):
     ui.page_link("review", "Next: review the labels that are probably wrong →")
 else:

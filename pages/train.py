@@ -17,12 +17,7 @@ home = runs.workspace()
 found = current(home)
 listed = runs.list_runs(home)
 if found is None and not listed:
-    ui.empty_state(
-        "There is no data set to train on yet.",
-        "Choose a folder, upload a zip, or draw the demo first.",
-        "dataset",
-        "Choose a data set",
-    )
+    ui.no_data_set()
 
 
 RECIPES = {"fast": TrainConfig, "seed": seed_recipe}
@@ -111,6 +106,15 @@ def panel(shown: Run) -> None:
             st.altair_chart(charts.batch_losses(h, log_scale=log_scale), key="batch-losses")
     elif state in running.WORKING:
         st.caption("The curves appear with the first epoch.")
+    if (
+        state == "complete"
+        and best is not None
+        and best.phase == "adaptation"
+        and any(one.phase != "adaptation" for one in h.epochs)
+    ):
+        st.caption(
+            f"Fine tuning did not lower the validation loss: the model that is kept is the one after adaptation, epoch {best.epoch}."
+        )
     for note in h.notes:
         (st.warning if "could not be downloaded" in note else st.caption)(ui.text(note))
 

@@ -301,7 +301,7 @@ class Desk:
     def next(
         self, filters: Filters, who: Reviewer, n: int, *, n_answered: int = 0, control_share: float = 0.0, seed: int = 0
     ) -> list[Slot]:
-        """The next `n` cells for a reviewer, kept from others for three minutes; fewer when few are left.
+        """The next `n` cells for a reviewer, kept from others for three minutes but for those who ask for the picture; fewer when few are left.
 
         n_answered: how many the reviewer has answered here, which decides, with `seed`, at which places a control stands: about
         `control_share` of all. Controls are cells of doubt under 0.05 that fit the label, kind and split, at random.
@@ -331,7 +331,7 @@ class Desk:
             return rows
 
     def with_others(self, filters: Filters, who: Reviewer) -> Counter[str]:
-        """Of the cells that fit the filters, how many are not given out because others have them on screen; by whom."""
+        """Of the cells that fit the filters, how many others have on screen, by whom: they are not given out unless a picture is asked for."""
         if filters.state != "waiting":
             return Counter()
         with self._lock:
@@ -369,7 +369,9 @@ class Desk:
         if len(cells) < n and lane.more:
             self._ranking.lanes.pop(self._key(filters, who.name), None)
             cells = self._lane(filters, who.name).cells
-        if filters.state not in ("waiting", "mine"):
+        if (
+            filters.state not in ("waiting", "mine") or filters.image is not None
+        ):  # a link to a picture asks for it, whoever has it
             return [int(cell) for cell in cells[:n]]
         now = self._now()
         if len(self._leases) > 4096:

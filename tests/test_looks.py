@@ -257,10 +257,15 @@ def noting(page: Page) -> None:
     page.keyboard.type("behind the rocks")
 
 
-def settled_and_listed(page: Page) -> None:
+def sign(page: Page, who: str) -> None:
     name = page.get_by_role("textbox", name="Your name")
-    name.fill("Eve")
+    name.fill(who)
     name.press("Enter")
+    settled(page)
+
+
+def settled_and_listed(page: Page) -> None:
+    sign(page, "Eve")
     page.get_by_role("button", name="Settle: yes").click()
     expect(page.get_by_text("✓ Settled: yes")).to_be_visible(timeout=20_000)
     page.get_by_text("Settled conflicts: 1").click()
@@ -360,6 +365,48 @@ def test_what_people_decided(world: World) -> None:
         wrong += look_at(world, "export", "export-moved")
     finally:
         sheet.write_bytes(before)
+    none(wrong)
+
+
+def test_others_at_work(world: World) -> None:
+    """Cells that somebody else has on screen, and two tabs of one person that contradict each other."""
+    page = visit(world, "review")
+    sign(page, "Ann")
+    other = page.context.new_page()
+    try:
+        other.goto(f"{world.address}/review")
+        expect(other.get_by_role("textbox", name="Your name")).to_have_value("Ann", timeout=20_000)
+        for one in (page, other):
+            review_drawn(one)
+            one.wait_for_timeout(1000)  # what a name brings has come
+        cell = asked(page)
+        assert asked(other) == cell
+        other.keyboard.press("y")
+        saved(other)
+        page.keyboard.press("n")
+        expect(page.locator(".notice")).to_contain_text("said “yes” in another tab", timeout=20_000)
+        wrong = look(page, "review-contradiction")
+        page.keyboard.press("u")
+        saved(page)
+        other.keyboard.press("u")
+        saved(other)
+        held = asked(other)[0]
+    finally:
+        other.close()
+    visitor = page.context.browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce").new_page()  # type: ignore[union-attr]
+    try:
+        for path, name in (
+            ("review", "review-held"),
+            (f"review?image={held}", "review-held_picture"),
+            (f"review?search={held}", "review-held_all"),
+        ):
+            visitor.goto(f"{world.address}/{path}")
+            review_drawn(visitor)
+            wrong += look(visitor, name)
+        expect(visitor.get_by_text("with Ann")).to_be_visible()
+    finally:
+        visitor.context.close()
+        sign(page, "")
     none(wrong)
 
 

@@ -102,6 +102,16 @@ def test_two_reviewers_do_not_get_the_same_cell_unless_they_ask(store: ReviewSto
     assert asked(desk, who=BOB, n=4) == ada, "who has gone away keeps nothing"
 
 
+def test_a_link_to_a_picture_shows_it_whoever_has_it_on_screen(store: ReviewStore) -> None:
+    desk = Desk(many(4), store, "run", now=Clock())
+    first = asked(desk, who=ADA, n=4)[0]
+    assert asked(desk, who=BOB) == []
+    link = Filters(image=first.partition("_")[0])
+    assert asked(desk, link, BOB) == [first]
+    assert desk.next_images(link, BOB, 1) == [desk.queue.position[link.image or ""]]
+    assert desk.with_others(link, BOB) == {"ada": 1}
+
+
 def test_who_changes_their_name_gives_back_what_they_held_but_not_what_their_other_tab_shows(store: ReviewStore) -> None:
     desk = Desk(many(6), store, "run", now=Clock())
     everything = asked(desk, n=6)

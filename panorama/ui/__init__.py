@@ -213,6 +213,13 @@ def empty_state(what: str, then: str, page: str, label: str) -> None:
     st.stop()
 
 
+def no_data_set() -> None:
+    """Ends a page that needs one."""
+    empty_state(
+        "There is no data set yet.", "Choose a folder, upload a zip, or draw the demo first.", "dataset", "Choose a data set"
+    )
+
+
 def text(value: object) -> str:
     """A user's string for a Markdown place (widget labels, captions, messages): shown literally."""
     clean = "".join(character if character.isprintable() else " " for character in str(value))
@@ -298,6 +305,8 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
     found = [run for run in runs.list_runs(home) if needs is None or run.has(needs)]
     if not found:
         busy = runs.running(home)
+        if not busy and current_source(home) is None:
+            no_data_set()
         what = "The run has not got that far yet." if busy else "There is no finished training yet."
         then = "Wait for the training to finish." if busy else "Train a model first; the demo takes about two minutes."
         empty_state(what, then, "train", "Go to training")

@@ -26,7 +26,7 @@ def table(listed: Sequence[Run]) -> None:
         })  # fmt: skip
     number = st.column_config.NumberColumn(format="%.3f")
     st.dataframe(
-        pd.DataFrame(rows), hide_index=True, key="runs",
+        pd.DataFrame(rows), hide_index=True, key="runs", placeholder="—",
         column_config={"best validation loss": number, "test mAP": number, "test F1": number, "minutes": st.column_config.NumberColumn(format="%.1f")},
     )  # fmt: skip
 

@@ -219,8 +219,12 @@ def _figures(desk: Desk, view: View) -> None:
 def _besides(desk: Desk, view: View) -> None:
     """What to know of the figures, below the answers: it must not push them off the screen."""
     if held := desk.with_others(view.filters, view.who):
-        who = ", ".join(f"{n:,} with {ui.text(name)}" for name, n in held.most_common(3))
-        st.caption(f"Not among the next: {counted(held.total(), 'cell')} that others have been given ({who}).")
+        if view.filters.image is not None:
+            names = ", ".join(ui.text(name) for name, _ in held.most_common(3))
+            st.caption(f"On the screen of {names} too. Answers that differ are a conflict, which a person settles.")
+        else:
+            who = ", ".join(f"{n:,} with {ui.text(name)}" for name, n in held.most_common(3))
+            st.caption(f"Not among the next: {counted(held.total(), 'cell')} that others have been given ({who}).")
     if desk.queue.unlearned and not view.blind:
         st.caption(too_little(desk.queue.unlearned, ui.text))
 
