@@ -174,7 +174,7 @@ def cell_card(desk: Desk, run: Run, slot: Slot, album: Thumbnails, *, heat: bool
         "image": image, "label": label, "split": queue.splits[row], "given": int(queue.given[cell]), "control": slot.control,
         "p": float(queue.probabilities[cell]), "context": float(queue.in_context[cell]) if queue.has_evidence else None,
         "spread": "" if spread <= 0 else f"± {spread:.2f} over repeats" if spread >= 0.005 else "± <0.01 over repeats",
-        "doubt": doubt, "before": f"({first:.2f} before anybody decided)" if abs(doubt - first) >= 0.01 else "", "why": queue.why(cell),
+        "doubt": doubt, "before": f"(at first {first:.2f})" if abs(doubt - first) >= 0.01 else "", "why": queue.why(cell),
         "labels": _labels(desk, row), "near": [_near(desk, run, cell, one, album) for one in queue.neighbours(row)],
         **({"heat": _heat(run, row, int(queue.label_of[cell]))} if heat else {}),
         "link": _link({"run": run.id, "image": image, "label": label}, blind),

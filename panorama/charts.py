@@ -196,8 +196,10 @@ def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyCha
         y=alt.Y("label:N", title="images with ...", sort=list(labels), axis=beside),
         x=alt.X("with:N", title="... that also carry", sort=list(labels), axis=above),
     )
+    has_numbers = len(labels) <= FEW_LABELS  # more would lie over each other
+    legend = None if has_numbers else alt.Legend(title="of the row's images", format=".0%", orient="bottom")
     cells = base.mark_rect().encode(
-        color=alt.Color("share:Q", title="share", scale=alt.Scale(scheme="tealblues", domainMin=0), legend=None),
+        color=alt.Color("share:Q", title="share", scale=alt.Scale(scheme="tealblues", domainMin=0), legend=legend),
         tooltip=["label:N", "with:N", alt.Tooltip("images:Q", format=",d"), alt.Tooltip("share:Q", format=".0%")],
     )
     top = float(table["share"].max()) if len(table) else 0.0
@@ -205,7 +207,7 @@ def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyCha
         text=alt.Text("images:Q", format=",d"),
         color=alt.condition(alt.datum.share > top * 0.55, alt.value("white"), alt.value("#1c2a30")),
     )
-    if len(labels) > FEW_LABELS:  # numbers would lie over each other
+    if not has_numbers:
         return cells.properties(height=alt.Step(18))
     return alt.layer(cells, text).properties(height=alt.Step(30))
 

@@ -16,6 +16,7 @@ from panorama.csvscan import counted
 from panorama.decisions import Agreement, ControlCheck, Decision, Fold, agreements, control_check
 from panorama.effect import near_duplicates, seconds_of
 from panorama.errors import PanoramaError
+from panorama.events import duration
 from panorama.metrics import Calibration
 from panorama.reviewing import ReviewQueue, in_all
 from panorama.runs import Run
@@ -335,7 +336,7 @@ def facts(run: Run, measured: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             f"{run.config.backbone}, from {weights}, pictures of {run.config.image_size} pixels a side, seed {run.config.seed}",
         ),
         ("best epoch", f"{best['epoch']} of {best['phase']}, by validation loss" if best else "not known"),
-        ("trained", f"{run.created:%d %b %Y, %H:%M} UTC, in {seconds_of(run) / 60:,.1f} minutes"),
+        ("trained", f"{run.created:%d %b %Y, %H:%M} UTC, in {duration(seconds_of(run))}"),
         ("run", run.id),
     ]
     return tuple(found)

@@ -94,5 +94,6 @@ def test_the_words_say_where_a_label_is_seen() -> None:
         where_in_words(strip, np.float32([0.9, 0.8, 0, 0, 0, 0.6, 0.2]))
         == "0% to 38% of the width, 62% to 88% of the width; at most 0.90"
     )
+    assert where_in_words(strip, np.float32([0.9, 0, 0.6, 0, 0, 0, 0])).startswith("0% to 50% of the width;"), "they touch"
     assert where_in_words(strip, np.float32([0.5] * n)) == "nowhere over 0.5; at most 0.50"
     assert where_in_words(strip, np.float32([0.75] * n)) == "all along, at most 0.75"

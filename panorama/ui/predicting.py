@@ -191,13 +191,14 @@ def _strip_row(label: str, strip: "Strip", j: int) -> str:
 
 
 def where_in_words(strip: "Strip", values: npt.NDArray[np.float32]) -> str:
-    """Where a label is seen along the picture: its windows over 0.5 that hang together, or else that there are none."""
+    """Where a label is seen along the picture: its windows over 0.5, those that overlap or touch as one; or else that there are none."""
     seen = np.flatnonzero(values > _SEEN)
     best = float(values.max())
     if not len(seen):
         return f"nowhere over {_SEEN:g}; at most {best:.2f}"
     if len(seen) == len(values):
         return f"all along, at most {best:.2f}"
-    groups = np.split(seen, np.flatnonzero(np.diff(seen) > 1) + 1)
+    apart = strip.lefts[seen[1:]] > strip.rights[seen[:-1]] + 1e-6
+    groups = np.split(seen, np.flatnonzero(apart) + 1)
     places = [f"{strip.lefts[group[0]]:.0%} to {strip.rights[group[-1]]:.0%} of the width" for group in groups]
     return f"{', '.join(places)}; at most {best:.2f}"
