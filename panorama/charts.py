@@ -197,7 +197,7 @@ def cooccurrence(labels: Sequence[str], targets: npt.NDArray[np.int8]) -> AnyCha
         x=alt.X("with:N", title="... that also carry", sort=list(labels), axis=above),
     )
     has_numbers = len(labels) <= FEW_LABELS  # more would lie over each other
-    legend = None if has_numbers else alt.Legend(title="of the row's images", format=".0%", orient="bottom")
+    legend = None if has_numbers else alt.Legend(title=None, format=".0%", orient="bottom", gradientLength=200)
     cells = base.mark_rect().encode(
         color=alt.Color("share:Q", title="share", scale=alt.Scale(scheme="tealblues", domainMin=0), legend=legend),
         tooltip=["label:N", "with:N", alt.Tooltip("images:Q", format=",d"), alt.Tooltip("share:Q", format=".0%")],

@@ -255,6 +255,7 @@ def noting(page: Page) -> None:
     page.locator(".offer").get_by_role("button").last.focus()
     page.keyboard.press("t")
     page.keyboard.type("behind the rocks")
+    expect(page.locator("textarea")).to_have_value("behind the rocks")
 
 
 def sign(page: Page, who: str) -> None:
@@ -340,7 +341,7 @@ def test_the_review_in_its_modes(world: World) -> None:
         *look_at(world, f"review?mode=image&image={LONG_NAME}", "review-image", flipped),
         *look_at(world, "review", "review-blind", blind),
         *look_at(world, "review?mode=grid&blind=1", "review-blind-grid"),
-        *look_at(world, "review?split=test&doubt=0.05-1&controls=20", "review-note", noting),
+        *look_at(world, "review?split=test&doubt=0-0.95&controls=20", "review-note", noting),
         *look_at(world, "review", "review-empty", filtered_out),
         *look_at(world, f"review?image={UNREADABLE}", "review-unreadable"),
         *look_at(world, "review?mode=people", "review-people-none"),

@@ -47,7 +47,7 @@ def bench():
     acked = {"client": batch["client"], "n": max((one["n"] for one in batch["events"]), default=-1)}
     cards = {str(i): {"image": f"{i} of {name}.jpg", "label": "sea", "given": 0} for i in range(100)}
     data = {
-        "serial": time.time_ns(), "csv": "0" * 64, "reviewer": name, "order": list(cards), "cards": cards, "acked": acked,
+        "serial": time.time_ns(), "csv": "0" * 64, "epoch": "", "reviewer": name, "order": list(cards), "cards": cards, "acked": acked,
         "refused": [], "error": "", "empty": "",
     }
     component()(key="bench", data=data, default={"batch": None}, on_batch_change=lambda: None)

@@ -240,20 +240,43 @@ def test_decisions_on_missing_labels_say_nothing_of_extra_ones() -> None:
 
 
 @pytest.mark.parametrize("doubt", [0.5, 0.9, 0.99, 0.9999])
-@pytest.mark.parametrize("n", [3, 10, 100])
-def test_what_is_relearned_is_the_best_fit_however_firm_the_doubts(doubt: float, n: int) -> None:
+@pytest.mark.parametrize(("n", "n_wrong"), [(3, 0), (10, 0), (100, 0), (50, 47), (20, 20)])
+def test_what_is_relearned_is_the_best_fit_however_firm_the_doubts(doubt: float, n: int, n_wrong: int) -> None:
     """Decisions that all say "right" about firm doubts: Newton's whole steps went to and fro for ever, and nothing moved.
 
     The reference is scipy's minimum of the same penalised likelihood, over the one number a kind and the one a label.
     """
-    found = relearned(np.full(n, doubt), np.zeros(n, np.int64), np.zeros(n, np.int64), np.arange(n), np.zeros(n, bool))
+    found = relearned(np.full(n, doubt), np.zeros(n, np.int64), np.zeros(n, np.int64), np.arange(n), np.arange(n) < n_wrong)
     raw = np.log(doubt / (1 - doubt))
     start = raw if raw < 6 else 6 + 0.01 * (raw - 6)
-    best = minimize(
-        lambda b: n * np.logaddexp(0, start + b.sum()) + b[0] ** 2 / (2 * 1.5**2) + b[1] ** 2 / (2 * 0.7**2), [0, 0]
-    ).x
+
+    def loss(bias: npt.NDArray[np.float64]) -> float:
+        p = 1 / (1 + np.exp(-start - bias.sum()))
+        said_wrong = 0.98 * p + 0.02 * (1 - p)
+        fit = -n_wrong * np.log(said_wrong) - (n - n_wrong) * np.log(1 - said_wrong)
+        return float(fit + bias[0] ** 2 / (2 * 1.5**2) + bias[1] ** 2 / (2 * 0.7**2))
+
+    best = minimize(loss, [0, 0]).x
     assert found == pytest.approx(np.full(n, 1 / (1 + np.exp(-start - best.sum()))), abs=1e-4)
-    assert (found < doubt - 0.2).all()
+    if not n_wrong:
+        assert (found < doubt - 0.2).all()
+
+
+def test_that_the_surest_were_wrong_says_little_of_those_far_below() -> None:
+    """Fifty suspects that were thought to be one in six, and all were wrong: the next ones are believed, but 10,000 sound cells do not turn into errors."""
+    doubt = np.r_[np.full(60, 0.16), np.full(10_000, 0.001)]
+    zeros = np.zeros(len(doubt), np.int64)
+    found = relearned(doubt, zeros, zeros, np.arange(50), np.ones(50, bool))
+    assert found[50:60].min() > 0.5
+    assert found[60:].sum() < 2 * doubt[60:].sum()
+
+
+def test_one_slip_of_the_reviewer_moves_the_rest_little() -> None:
+    """Forty of doubt 0.99, one of them kept by mistake."""
+    doubt = np.r_[np.full(40, 0.99), np.full(20, 0.8)]
+    zeros = np.zeros(len(doubt), np.int64)
+    found = relearned(doubt, zeros, zeros, np.arange(40), np.arange(40) > 0)
+    assert found[40:].mean() > 0.75
 
 
 def test_firm_suspects_that_were_right_end_below_one_half() -> None:
