@@ -170,6 +170,7 @@ def reviewed(
     """Errors among the first `budget` cells a reviewer answers from the truth, ten at a time; how many there are in all, as estimated at half of it."""
     decided = np.zeros(0, np.int64)
     waiting = np.ones(len(doubt), bool)
+    estimate = float("nan")
     for n in range(0, budget, 10):
         now = suspects.relearned(doubt, given, label_of, decided, wrong[decided]) if relearn else doubt
         positions = np.flatnonzero(waiting)

@@ -151,9 +151,9 @@ else:
     )  # fmt: skip
     if image is not None and state == "waiting" and not desk.waiting(filters, who.name):
         filters = replace(filters, state="decided")
-        is_own = desk.waiting(replace(filters, reviewer=who.name), who.name) > 0
-        then = "counts instead of your earlier one" if is_own else "that differs is a conflict, which a person settles"
-        st.caption(f"Decided already. An answer of yours {then}.")
+        st.caption(
+            "Decided already. A new answer of yours replaces your earlier one; where it differs from somebody else's, it is a conflict, which a person settles."
+        )
     review.bench(desk, run, View(shown, filters, who, blind, share / 100, review.seed()))
     if not queue.has_evidence:
         st.caption("This run was made by an older version: its doubts order cells, but count no errors. Train again to see more.")

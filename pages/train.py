@@ -113,7 +113,7 @@ def panel(shown: Run) -> None:
         and any(one.phase != "adaptation" for one in h.epochs)
     ):
         st.caption(
-            f"Fine tuning did not lower the validation loss: the model that is kept is the one after adaptation, epoch {best.epoch}."
+            f"Fine tuning did not lower the validation loss: the model that is kept is the one from adaptation, epoch {best.epoch}."
         )
     for note in h.notes:
         (st.warning if "could not be downloaded" in note else st.caption)(ui.text(note))

@@ -67,11 +67,9 @@ def packet(
     """
     sent = batch if isinstance(batch, Mapping) else {}
     epoch = f"{run.id} {desk.made} {view.epoch}"
-    have: set[str] = set()
-    if (
-        isinstance(sent.get("have"), list) and sent.get("epoch") == epoch
-    ):  # the tab forgets its cards when what is asked for changes
-        have = {one for one in sent["have"] if isinstance(one, str)}
+    is_of_this = sent.get("epoch") == epoch  # the tab forgets its cards when what is asked for changes
+    listed = sent.get("have") if is_of_this else None
+    have = {one for one in listed if isinstance(one, str)} if isinstance(listed, list) else set()
     has_heat = run.has("heat.npy")
     makers = _next_makers(
         desk, run, view, album, [cell for _, cell in receipt.restored], heat=has_heat and sent.get("heat") is True
@@ -285,7 +283,7 @@ def _empty(filters: Filters, with_others: Mapping[str, int]) -> Json:
         who = " and ".join(sorted(with_others)) if len(with_others) < 3 else f"{len(with_others)} others"
         return {
             "title": f"What is left here is with {who}: {counted(n, 'cell')}.",
-            "then": "Nobody else gets what somebody has on screen. What they have not answered three minutes after their latest answer comes back: refresh the page then, or go on with other filters.",
+            "then": "Nobody else gets what somebody has on screen, but by a link to the picture. What they have not answered three minutes after their latest answer comes back: refresh the page then, or go on with other filters.",
         }
     if filters == Filters():
         return {

@@ -43,8 +43,11 @@ _ROWS_AT_ONCE = 4096
 _CELLS_AT_ONCE = 2**16
 _TWIN_WORTH = 0.9  # a near-duplicate may show another moment
 _BIAS_SD, _LABEL_BIAS_SD = 1.5, 0.7  # in log-odds: how far decisions may move a kind, and a label within it
-_REACH = 2.0  # in log-odds: how far below the decided cells what was learned of them holds
-_MISTAKES = 0.02  # the share of a reviewer's answers that are not meant
+_OVERLOOKED = 0.02  # the share of errors that a reviewer who is shown them keeps
+_LOWEST, _REACH = (
+    0.1,
+    2.0,
+)  # what raises doubts holds down to this quantile of the changed cells, and fades below it over so many log-odds
 _MOST_LOG_ODDS = 6.0
 
 
@@ -257,8 +260,8 @@ def relearned(
 
     doubt, given, label_of: (n_cells,). decided: positions of decided cells; was_wrong: for each, whether the value was changed. The
     log-odds of each cell move by one number a kind and one a label and kind, found by logistic regression on the decided
-    cells with Gaussian priors around 0, in which one answer in fifty is a mistake. Where the numbers raise doubts, they do so less the
-    further a cell lies below every decided one of its kind: that the surest suspects were wrong says little of the others.
+    cells with Gaussian priors around 0, in which one error in fifty is overlooked and kept. Where the numbers raise doubts, they do so
+    less the further a cell lies below those that were changed: that the surest suspects were wrong says little of the others.
     Nothing is trained on pictures: a cell is never judged by a model that knows its decided value.
     """
     log_odds = _log_odds(doubt)
@@ -272,22 +275,25 @@ def relearned(
     design[rows, given[decided]] = 1
     design[rows, column[decided]] = 1
     bias = np.zeros(len(penalty))
-    for _ in range(300):
-        p = sigmoid(log_odds[decided] + design @ bias)
-        likely = np.where(was_wrong, p, 1 - p)
-        meant = (1 - _MISTAKES) * likely / ((1 - _MISTAKES) * likely + _MISTAKES * (1 - likely))  # P(the answer is no mistake)
-        gradient = design.T @ (p - np.where(was_wrong, meant, 1 - meant)) + penalty * bias
-        step = np.linalg.solve((design.T * (p * (1 - p))) @ design + np.diag(penalty), gradient)
-        # A move of at most 1 in log-odds always descends; the whole step swings for ever where ten firm suspects were all right.
-        bias -= step / max(1.0, float(np.abs(design @ step).max()))
-        if np.abs(step).max() < 1e-6:
-            break
+    for overlooked in (0.0, _OVERLOOKED):  # from the best fit without: the likelihood with it has more than one summit
+        for _ in range(100):
+            p = sigmoid(log_odds[decided] + design @ bias)
+            is_error = np.where(
+                was_wrong, 1.0, overlooked * p / (1 - p + overlooked * p)
+            )  # P(the value is wrong), by the answer too
+            gradient = design.T @ (p - is_error) + penalty * bias
+            step = np.linalg.solve((design.T * (p * (1 - p))) @ design + np.diag(penalty), gradient)
+            # Whole steps swing for ever where ten firm suspects were all right.
+            step /= max(1.0, float(np.abs(design @ step).max()))
+            bias -= step
+            if np.abs(step).max() < 1e-7:
+                break
     moved = bias[given] + bias[column]
     for kind in (0, 1):
-        looked_at = log_odds[decided[given[decided] == kind]]
-        if len(looked_at):
-            raised = (given == kind) & (moved > 0)
-            below = np.maximum(0.0, looked_at.min() - log_odds[raised])
+        changed = log_odds[decided[was_wrong & (given[decided] == kind)]]
+        raised = (given == kind) & (moved > 0)
+        if len(changed):
+            below = np.maximum(0.0, np.quantile(changed, _LOWEST, method="lower") - log_odds[raised])
             moved[raised] *= np.exp(-below / _REACH)
     return sigmoid(log_odds + moved)
 

@@ -350,10 +350,13 @@ class Desk:
         self._names[who.session] = who.name
 
     def _keep(self, cells: Iterable[int], who: Reviewer) -> None:
-        """Keeps cells from others for a while. Whoever gives no name keeps nothing from the one they become."""
+        """Keeps cells from others for a while, but for those that somebody else has. Whoever gives no name keeps nothing from the one they become."""
         if who.name:
-            until = self._now() + _LEASE_SECONDS
+            now = self._now()
+            until = now + _LEASE_SECONDS
             for cell in cells:
+                if not self._is_free(cell, who, now):
+                    continue
                 self._leases.setdefault(cell, {})[who.name, who.session] = until
 
     def _holders(self, cell: int, who: Reviewer, now: float) -> set[str]:

@@ -111,26 +111,80 @@ def test_keys_are_for_the_grid_as_soon_as_it_is_chosen_and_its_next_pictures_beg
         no_traceback(page)
 
 
-def test_a_press_counts_though_the_grid_is_drawn_anew_before_the_release(opened: Browser, finished: Run, home: Path) -> None:
+DESK = "[...globalThis.__panoramaReview.desks.values()][0]"
+
+
+def news(page: Page) -> None:
+    """Has Python say something more, and waits until it has."""
+    before = page.evaluate(f"() => {{ {DESK}.sentAt = 0; {DESK}.send(true); return globalThis.__panoramaPress.waiting.length; }}")
+    page.wait_for_function("(n) => globalThis.__panoramaPress.waiting.length > n", arg=before, timeout=20_000)
+
+
+PATIENT = "() => { globalThis.__panoramaPress.mayTake = 60_000; }"  # a press takes as long as a busy machine makes it
+
+
+def test_a_press_counts_though_more_comes_in_before_the_release(opened: Browser, finished: Run, home: Path) -> None:
     assert finished.has("suspects.csv")
     with server(home) as (address, _):
         page = visit(opened, address)
+        page.evaluate(PATIENT)
         page.get_by_role("radio", name="Many at once").click()
         expect(page.locator(".tile")).to_have_count(24, timeout=20_000)
         page.wait_for_timeout(800)  # nothing is on its way any more
         page.locator(".tile").first.hover()
-        for place, (press, release) in enumerate(
-            [(page.mouse.down, page.mouse.up), (lambda: page.keyboard.down("Space"), lambda: page.keyboard.up("Space"))]
-        ):
-            press()
-            serial = page.evaluate(
-                "() => { const desk = [...globalThis.__panoramaReview.desks.values()][0]; desk.sentAt = 0; desk.send(true); return desk.serial; }"
-            )
-            page.wait_for_function(
-                "(old) => [...globalThis.__panoramaReview.desks.values()][0].serial !== old", arg=serial, timeout=900
-            )
-            release()
-            expect(page.locator(".tile").first).to_have_attribute("aria-pressed", "false" if place else "true")
+        page.mouse.down()
+        news(page)
+        page.mouse.up()
+        expect(page.locator(".tile").first).to_have_attribute("aria-pressed", "true")
+        page.keyboard.down("Space")
+        news(page)
+        page.keyboard.up("Space")
+        expect(page.locator(".tile").first).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_press_answers_what_stood_there(opened: Browser, finished: Run, home: Path) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        page.evaluate(PATIENT)
+        page.get_by_role("radio", name="Many at once").click()
+        expect(page.locator(".tile")).to_have_count(24, timeout=20_000)
+        page.wait_for_timeout(800)
+        # As on a slow connection: seven pictures are there.
+        page.evaluate(f"() => {{ for (const id of {DESK}.order.slice(7)) {DESK}.cards.delete(id); }}")
+        page.keyboard.press("ArrowRight")
+        shown = page.locator(".tile .name").all_inner_texts()
+        assert len(shown) == 7
+        page.locator(".gridhead .answer").hover()
+        page.mouse.down()
+        news(page)
+        page.mouse.up()
+        all_saved(page)
+        assert [row.image for row in store.log(finished.fingerprint)] == shown
+
+        page.get_by_role("radio", name="One by one").click()
+        page.wait_for_function(shown_picture(), timeout=20_000)
+        settled(page)
+        page.keyboard.press("s")
+        all_saved(page)
+        before = len(store.log(finished.fingerprint))
+        page.reload()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        settled(page)
+        page.wait_for_timeout(1500)
+        page.evaluate(PATIENT)
+        asked = question(page)
+        page.locator(".answers .answer").first.hover()
+        page.keyboard.press("u")  # whose card is on its way
+        page.mouse.down()
+        page.wait_for_function("() => globalThis.__panoramaPress.waiting.length", timeout=20_000)
+        assert question(page) == asked
+        page.mouse.up()
+        all_saved(page)
+        answered = [
+            f"{row.image}|{row.label}" for row in store.log(finished.fingerprint)[before:] if row.verdict in ("keep", "change")
+        ]
+        assert answered == [asked]
 
 
 @pytest.mark.parametrize("height", [700, 900])
@@ -220,6 +274,7 @@ def test_one_back_leaves_each_page_and_back_takes_each_choice_back(opened: Brows
 def test_an_answer_given_while_leaving_waits_and_the_other_page_is_whole(
     opened: Browser, finished: Run, home: Path, event: str
 ) -> None:
+    """And so it is when another label was asked for: a key that sends at once."""
     store = ReviewStore(home / "reviews.sqlite")
     of_this_page: list[str] = []
 
@@ -239,9 +294,10 @@ def test_an_answer_given_while_leaving_waits_and_the_other_page_is_whole(
         page.keyboard.press("s")
         all_saved(page)
         assert of_this_page, "what an answer sends"
+        page.wait_for_timeout(1500)  # nothing is on its way any more
         of_this_page.clear()
-        press = "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'y', bubbles: true}))"
-        page.evaluate(f"() => window.addEventListener('{event}', () => setTimeout(() => {press}, 2), {{once: true}})")
+        press = "for (const key of 'yl') document.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}))"
+        page.evaluate(f"() => window.addEventListener('{event}', () => setTimeout(() => {{ {press} }}, 2), {{once: true}})")
         if event == "popstate":
             page.go_back()
         else:

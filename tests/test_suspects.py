@@ -252,8 +252,7 @@ def test_what_is_relearned_is_the_best_fit_however_firm_the_doubts(doubt: float,
 
     def loss(bias: npt.NDArray[np.float64]) -> float:
         p = 1 / (1 + np.exp(-start - bias.sum()))
-        said_wrong = 0.98 * p + 0.02 * (1 - p)
-        fit = -n_wrong * np.log(said_wrong) - (n - n_wrong) * np.log(1 - said_wrong)
+        fit = -n_wrong * np.log(p) - (n - n_wrong) * np.log(1 - p + 0.02 * p)
         return float(fit + bias[0] ** 2 / (2 * 1.5**2) + bias[1] ** 2 / (2 * 0.7**2))
 
     best = minimize(loss, [0, 0]).x
@@ -263,12 +262,25 @@ def test_what_is_relearned_is_the_best_fit_however_firm_the_doubts(doubt: float,
 
 
 def test_that_the_surest_were_wrong_says_little_of_those_far_below() -> None:
-    """Fifty suspects that were thought to be one in six, and all were wrong: the next ones are believed, but 10,000 sound cells do not turn into errors."""
+    """Fifty suspects that were thought to be one in six, and all were wrong: the next ones are believed, but 10,000 sound cells do not turn into errors,
+    whether or not some of those were looked at and kept, and one changed."""
     doubt = np.r_[np.full(60, 0.16), np.full(10_000, 0.001)]
     zeros = np.zeros(len(doubt), np.int64)
-    found = relearned(doubt, zeros, zeros, np.arange(50), np.ones(50, bool))
-    assert found[50:60].min() > 0.5
-    assert found[60:].sum() < 2 * doubt[60:].sum()
+    for kept, changed in ((0, 0), (1, 0), (20, 0), (19, 1)):
+        decided = np.r_[np.arange(50), 60 + np.arange(kept + changed)]
+        found = relearned(doubt, zeros, zeros, decided, np.r_[np.ones(50, bool), np.arange(kept + changed) < changed])
+        assert found[50:60].min() > 0.3
+        assert found[60 + kept + changed :].sum() < 2 * doubt[60:].sum()
+
+
+@pytest.mark.parametrize(("doubt", "n", "n_wrong"), [(1e-4, 20, 20), (1e-4, 200, 10), (1e-3, 200, 4)])
+def test_errors_among_cells_that_nobody_suspected_are_believed(doubt: float, n: int, n_wrong: int) -> None:
+    """They are where controls show that the first doubts were too low: the doubt of the rest rises at least a third of the way, in log-odds, to the share found."""
+    cells = np.full(n + 100, doubt)
+    zeros = np.zeros(len(cells), np.int64)
+    found = relearned(cells, zeros, zeros, np.arange(n), np.arange(n) < n_wrong)[n:].mean()
+    share = min(n_wrong / n, 1 - 1 / n)
+    assert np.log(found / doubt) > np.log(share / doubt) / 3
 
 
 def test_one_slip_of_the_reviewer_moves_the_rest_little() -> None:

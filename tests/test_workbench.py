@@ -110,6 +110,9 @@ def test_a_link_to_a_picture_shows_it_whoever_has_it_on_screen(store: ReviewStor
     assert asked(desk, link, BOB) == [first]
     assert desk.next_images(link, BOB, 1) == [desk.queue.position[link.image or ""]]
     assert desk.with_others(link, BOB) == {"ada": 1}
+    assert asked(desk, who=ADA, n=4)[0] == first, "and leaves it to who has it"
+    assert asked(desk, Filters(state="mine"), BOB)[0] == first
+    assert asked(desk, who=ADA, n=4)[0] == first, "a second opinion too"
 
 
 def test_who_changes_their_name_gives_back_what_they_held_but_not_what_their_other_tab_shows(store: ReviewStore) -> None:

@@ -22,7 +22,7 @@ from panorama.workbench import UNSUSPECTED, Contradiction, Desk, Desks, Receipt,
 KEY = "workbench"
 _MEMORY = "reviewer-memory"
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("leaving.js", "queue.js", "picture.js", "views.js", "name.js", "mount.js")
+_SCRIPTS = ("leaving.js", "press.js", "queue.js", "picture.js", "views.js", "name.js", "mount.js")
 _CONFLICTS_A_PAGE = 10
 _MOST_TOLD = 50
 _VERDICTS: tuple[Verdict, ...] = ("change", "keep", "skip")
@@ -73,7 +73,7 @@ def name_field() -> None:
     st.text_input(
         "Your name", key="reviewer", max_chars=200, placeholder="Your name", label_visibility="collapsed",
         on_change=lambda: st.session_state.update({"reviewer-typed": True}),
-        help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time.",
+        help="Declared, not verified. With a name, nobody with another name gets the same cells at the same time, but by a link to a picture.",
     )  # fmt: skip
     st.session_state["reviewer-kept"] = st.session_state["reviewer"]
 
@@ -219,11 +219,12 @@ def _figures(desk: Desk, view: View) -> None:
 def _besides(desk: Desk, view: View) -> None:
     """What to know of the figures, below the answers: it must not push them off the screen."""
     if held := desk.with_others(view.filters, view.who):
+        who = ", ".join(f"{n:,} with {ui.text(name)}" for name, n in held.most_common(3)) + (", …" if len(held) > 3 else "")
         if view.filters.image is not None:
-            names = ", ".join(ui.text(name) for name, _ in held.most_common(3))
-            st.caption(f"On the screen of {names} too. Answers that differ are a conflict, which a person settles.")
+            st.caption(
+                f"Others have been given {counted(held.total(), 'cell')} of this picture too ({who}). Answers that differ are a conflict, which a person settles."
+            )
         else:
-            who = ", ".join(f"{n:,} with {ui.text(name)}" for name, n in held.most_common(3))
             st.caption(f"Not among the next: {counted(held.total(), 'cell')} that others have been given ({who}).")
     if desk.queue.unlearned and not view.blind:
         st.caption(too_little(desk.queue.unlearned, ui.text))

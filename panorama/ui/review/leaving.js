@@ -2,7 +2,7 @@
 // So nothing is sent from the moment they leave; answers are kept, and a banner says so.
 
 const way = (globalThis.__panoramaWay ??= { leftAt: -Infinity });
-const LEAVING_MAY_TAKE_MS = 5000; // a page that is still here after that has not been left
+const LEAVING_MAY_TAKE_MS = 15000; // a page that is still here after that has not been left
 
 function arrive(root) {
   if (root.path !== undefined) return;
@@ -12,8 +12,8 @@ function arrive(root) {
   way.isWatched = true;
   const onClick = (event) => {
     const link = event.composedPath().find((one) => one instanceof HTMLAnchorElement && one.href);
-    if (!link || link.target === "_blank" || link.download || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    if (link.pathname !== location.pathname) way.leftAt = performance.now();
+    if (!link || link.target === "_blank" || link.download || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    if (link.origin === location.origin && link.pathname !== location.pathname) way.leftAt = performance.now();
   };
   document.addEventListener("click", onClick, true);
 }

@@ -3,8 +3,8 @@
 export default function (given) {
   const root = given.parentElement.querySelector(".review");
   clearTimeout(root.later);
-  if (!remember(root, given.data, given.setStateValue)) return show(root, given);
-  root.later = setTimeout(() => show(root, given), NAME_MAY_TAKE_MS);
+  if (!remember(root, given.data, given.setStateValue)) whenReleased(root, () => show(root, given));
+  else root.later = setTimeout(() => show(root, given), NAME_MAY_TAKE_MS);
   return () => {
     clearTimeout(root.later);
     root.stop?.();
@@ -19,43 +19,12 @@ function show(root, { data, setStateValue, setTriggerValue }) {
   const isNew = desk.receive(data);
   if (root.view?.constructor !== VIEWS[data.mode] || root.view.desk !== desk || root.epoch !== data.epoch) {
     if (root.view) leaveField();
-    root.view = new VIEWS[data.mode](desk, root, (command) => setTriggerValue("command", command));
+    root.view = new VIEWS[data.mode](desk, root, (command) => isLeaving(root) || setTriggerValue("command", command));
     root.epoch = data.epoch;
     root.view.draw();
     if (cameByTheModes()) root.view.enter?.();
-  } else if (isNew) drawWhenReleased(root);
-  return listen(root, desk);
-}
-
-// A button that is drawn anew between press and release is not clicked: what comes in meanwhile is drawn after it.
-const PRESSES = ["pointerdown", "pointerup", "pointercancel", "keydown", "keyup", "blur"];
-const PRESS_MAY_TAKE_MS = 1000;
-const press = { isDown: false, n: 0, waiting: null, timer: 0 };
-
-function drawWhenReleased(root) {
-  if (!press.isDown) return root.view.draw();
-  press.waiting = root;
-  releaseAfter(PRESS_MAY_TAKE_MS);
-}
-
-function followPress({ type, key, button, target }) {
-  if ((type === "pointerdown" && button === 0) || (type === "keydown" && key === " ")) {
-    press.isDown = true;
-    press.n += 1;
-  } else if (type.startsWith("pointer") || type === "keyup" || (type === "blur" && target === window)) releaseAfter(0); // the click comes first
-}
-
-function releaseAfter(ms) {
-  const { n } = press;
-  clearTimeout(press.timer);
-  press.timer = setTimeout(() => n === press.n && release(), ms);
-}
-
-function release() {
-  press.isDown = false;
-  const root = press.waiting;
-  press.waiting = null;
-  root?.view.draw();
+  } else if (isNew) root.view.draw();
+  listen(root, desk);
 }
 
 // A name or a filter was chosen: keys go to the review again, not into the field. Popovers keep theirs until they are closed.
@@ -85,17 +54,14 @@ function listen(root, desk) {
     }
   };
   // What this tab has answered before is asked for last: asked at once, with a name on its way, it would cost the first picture a second journey.
-  const again = setInterval(() => (desk.unsaved() ? desk.send() : desk.clients.length && !desk.tally && desk.send(true)), 1000);
+  const again = setInterval(() => (desk.unsaved() ? desk.send() : (desk.isOwed || (desk.clients.length && !desk.tally)) && desk.send(true)), 1000);
   document.addEventListener("keydown", onKey, true);
-  for (const type of PRESSES) window.addEventListener(type, followPress, true);
   tellUnsaved(desk);
   root.stop = () => {
     clearInterval(again);
     document.removeEventListener("keydown", onKey, true);
-    for (const type of PRESSES) window.removeEventListener(type, followPress, true);
     tellUnsaved(null);
   };
-  return root.stop;
 }
 
 // Answers that are on their way are only sent from their own review: wherever else somebody goes, a banner says so until they are saved.

@@ -34,6 +34,7 @@ class Desk {
     this.serial = null;
     this.sentAt = 0;
     this.attempt = 0;
+    this.isOwed = false; // something was asked for while somebody seemed to leave the page
     this.error = "";
     this.refused = []; // [{cell, why}] until it is saved after all, or dismissed
     this.contradictions = []; // answers that count in the place of others of the same name, given in another tab; until read or taken back
@@ -171,10 +172,14 @@ class Desk {
   send(evenIfNothingIsNew = false) {
     const now = performance.now();
     if (this.sentAt && now - this.sentAt < RESEND_AFTER_MS) return; // one at a time: answers stay in order
-    if (this.isLeaving()) return;
+    if (this.isLeaving()) {
+      this.isOwed ||= evenIfNothingIsNew;
+      return;
+    }
     const part = this.backlog[0] ?? { client: this.client, events: this.events };
     if (!part.events.length && !evenIfNothingIsNew) return;
     this.sentAt = now;
+    this.isOwed = false;
     this.setStateValue("batch", {
       csv: this.csv, client: part.client, tab: this.client, events: part.events, answered: this.answered, attempt: ++this.attempt, clients: this.clients,
       have: this.have(), epoch: this.epoch, full: this.wantFull, heat: this.heat, latest: this.wantLatest,
