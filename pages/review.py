@@ -114,8 +114,9 @@ with fourth.popover(marked("Blind, controls", choices, "blind", "controls"), wid
         key="blind",
         help="What the CSV says and what the model thinks is hidden until you have answered: nothing leads you.",
     )
+    st.session_state.setdefault("controls", 0)
     share = st.slider(
-        "Controls", 0, 50, 0, 5, format="%d %%", key="controls",
+        "Controls", 0, 50, step=5, format="%d %%", key="controls",
         help="So many of the cells are ones that nobody suspects, at random. They tell how many errors are left, and how often you disagree with sound labels. Best together with blind.",
     )  # fmt: skip
 
@@ -129,9 +130,7 @@ if image is not None and image not in queue.position:
 if image is not None:
     left, right = head.columns([4, 1], vertical_alignment="center")
     left.caption(f"Only the picture {ui.text(image)}, as the link says.")
-    if right.button("Show all", key="all-pictures"):
-        del st.query_params["image"]
-        st.rerun()
+    right.button("Show all", key="all-pictures", on_click=review.show_all, args=(every_label,))
 
 who = review.reviewer()
 if not of_people:
@@ -153,6 +152,10 @@ else:
         filters = replace(filters, state="decided")
         st.caption(
             "Decided already. A new answer of yours replaces your earlier one; where it differs from somebody else's, it is a conflict, which a person settles."
+        )
+    elif image is not None and (held := desk.with_others(filters, who)):
+        st.caption(
+            f"Cells of this picture are with {review.held_by(held)} too. Answers that differ are a conflict, which a person settles."
         )
     review.bench(desk, run, View(shown, filters, who, blind, share / 100, review.seed()))
     if not queue.has_evidence:

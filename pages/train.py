@@ -89,7 +89,7 @@ def panel(shown: Run) -> None:
     last, best = (h.epochs[-1] if h.epochs else None), h.best
     ui.facts(
         ("State", state),
-        ("Phase", last.phase if last else "—", f"epoch {last.epoch}" if last else ""),
+        ("Last epoch", last.phase if last else "—", f"epoch {last.epoch}" if last else ""),
         (
             "Best validation loss",
             f"{best.validation_loss:.4f}" if best else "—",

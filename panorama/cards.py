@@ -290,6 +290,11 @@ def _empty(filters: Filters, with_others: Mapping[str, int]) -> Json:
             "title": "Every suspect is decided.",
             "then": "Take the corrected CSV home, or look at what the corrections change.",
         }
+    if filters.image is not None:
+        return {
+            "title": "Nothing is left to decide of this picture with these filters.",
+            "then": "“Show all”, above, leads back to the others.",
+        }
     if filters.state in ("decided", "skipped"):
         return {"title": f"Nothing is {filters.state} with these filters.", "then": "Choose other filters above."}
     return {

@@ -9,7 +9,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +121,14 @@ def _in_background(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
+class _Seat(NamedTuple):
+    """What a session goes through. by_image: whole pictures."""
+
+    name: str
+    filters: Filters
+    by_image: bool
+
+
 class Desk:
     """What all sessions share of one run's review. Methods may be called from any thread.
 
@@ -138,7 +146,7 @@ class Desk:
         self._fold = Fold()
         self._open = np.ones(len(queue.doubts), bool)  # nobody has decided or skipped it, and it is in no conflict
         self._leases: dict[int, dict[_Holder, float]] = {}  # cell -> who has it on screen -> until
-        self._names: dict[str, str] = {}  # session -> the name under which it holds cells
+        self._seats: dict[str, _Seat] = {}  # session -> under which name it holds cells, and of what
         self._unsuspected_of: tuple[object, Positions] = (None, np.empty(0, np.int64))
         self._answers: dict[
             str, dict[int, Decision]
@@ -307,7 +315,7 @@ class Desk:
         `control_share` of all. Controls are cells of doubt under 0.05 that fit the label, kind and split, at random.
         """
         with self._lock:
-            self._sit_down(who)
+            self._sit_down(who, filters, by_image=False)
             cells = self._next_cells(filters, who, n)
             slots = [Slot(int(cell)) for cell in cells]
             if control_share > 0 and filters.state == "waiting":
@@ -324,7 +332,7 @@ class Desk:
     def next_images(self, filters: Filters, who: Reviewer, n: int) -> list[int]:
         """Positions of the next images, the one with the most doubtful fitting cell first; leased with all their cells that wait."""
         with self._lock:
-            self._sit_down(who)
+            self._sit_down(who, filters, by_image=True)
             cells = self._next_cells(filters, who, n * len(self.queue.labels))
             rows = list(dict.fromkeys(self.queue.image_of[cells].tolist()))[:n]
             self._keep((cell for cell in self.queue.cell_at[rows].ravel().tolist() if cell >= 0 and self._open[cell]), who)
@@ -339,15 +347,16 @@ class Desk:
             held = [self._holders(cell, who, now) for cell in self._leases if lane.in_state[cell] and lane.fits[cell]]
             return Counter(min(names) for names in held if names)
 
-    def _sit_down(self, who: Reviewer) -> None:
-        """Whoever goes on under another name gives back what the session held under the one before."""
+    def _sit_down(self, who: Reviewer, filters: Filters, *, by_image: bool) -> None:
+        """Whoever goes on under another name, or with other filters, gives back what the session held before."""
         if not who.session:
             return
-        before = self._names.get(who.session, who.name)
-        if before != who.name:
+        seat = _Seat(who.name, filters, by_image)
+        before = self._seats.get(who.session, seat)
+        if before != seat:
             for holders in self._leases.values():
-                holders.pop((before, who.session), None)
-        self._names[who.session] = who.name
+                holders.pop((before.name, who.session), None)
+        self._seats[who.session] = seat
 
     def _keep(self, cells: Iterable[int], who: Reviewer) -> None:
         """Keeps cells from others for a while, but for those that somebody else has. Whoever gives no name keeps nothing from the one they become."""
@@ -379,7 +388,8 @@ class Desk:
         now = self._now()
         if len(self._leases) > 4096:
             self._leases = {cell: held for cell, held in self._leases.items() if max(held.values(), default=0.0) > now}
-            self._names = {session: name for held in self._leases.values() for name, session in held}
+            sessions = {session for held in self._leases.values() for _, session in held}
+            self._seats = {session: seat for session, seat in self._seats.items() if session in sessions}
         found = []
         for cell in cells[: n + len(self._leases)].tolist():
             if filters.state == "mine" or self._is_free(cell, who, now):

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 from browser import no_traceback, server, settled
+from conftest import write_seed_folder
+from filelock import FileLock
 from keys import all_saved, question, shown_picture, visit
 from playwright.sync_api import Browser, Page, expect
 from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from panorama.decisions import Answer, Verdict
+from panorama.finding import find_source, with_layouts
 from panorama.reviewfiles import open_queue
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
+from panorama.workspace import remember
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -22,6 +26,8 @@ def sign(page: Page, who: str) -> None:
     name = page.get_by_role("textbox", name="Your name")
     name.fill(who)
     name.press("Enter")
+    if who:  # a page that is left before the server has heard of it knows no name
+        page.wait_for_function("(who) => localStorage.getItem('panorama-reviewer') === who", arg=who, timeout=20_000)
     settled(page)
 
 
@@ -120,6 +126,8 @@ def news(page: Page) -> None:
     page.wait_for_function("(n) => globalThis.__panoramaPress.waiting.length > n", arg=before, timeout=20_000)
 
 
+NOTHING_UNSAVED = """() => globalThis.__panoramaReview && ![...globalThis.__panoramaReview.desks.values()].some((desk) => desk.unsaved())
+    && !Object.keys(sessionStorage).some((key) => key.startsWith('panorama-unsaved:'))"""
 PATIENT = "() => { globalThis.__panoramaPress.mayTake = 60_000; }"  # a press takes as long as a busy machine makes it
 
 
@@ -271,7 +279,7 @@ def test_one_back_leaves_each_page_and_back_takes_each_choice_back(opened: Brows
 
 
 @pytest.mark.parametrize("event", ["popstate", "click"])
-def test_an_answer_given_while_leaving_waits_and_the_other_page_is_whole(
+def test_an_answer_given_while_leaving_is_sent_by_the_other_page_which_is_whole(
     opened: Browser, finished: Run, home: Path, event: str
 ) -> None:
     """And so it is when another label was asked for: a key that sends at once."""
@@ -303,13 +311,70 @@ def test_an_answer_given_while_leaving_waits_and_the_other_page_is_whole(
         else:
             page.locator("[data-testid=stSidebarNav] a").first.click()
         expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
-        expect(page.get_by_role("alert").filter(has_text="1 answer is not saved yet")).to_be_visible(timeout=10_000)
+        page.wait_for_function(NOTHING_UNSAVED, timeout=10_000)
         assert of_this_page == [], "Streamlit would run it in the other page's place, which is then empty"
-        page.locator("[data-testid=stSidebarNav] a[href$='/review']").click()
-        page.wait_for_function(shown_picture(), timeout=30_000)
-        all_saved(page)
-        assert len(store.log(finished.fingerprint)) == 2
+        assert len(store.log(finished.fingerprint)) == 2, "the other page has sent it"
         expect(page.get_by_role("alert").filter(has_text="not saved yet")).to_have_count(0)
+        expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible()
+
+
+@pytest.mark.parametrize("way", ["back", "menu"])
+def test_who_answers_and_leaves_at_once_is_not_warned_and_the_answer_is_stored(
+    opened: Browser, finished: Run, home: Path, way: str
+) -> None:
+    store = ReviewStore(home / "reviews.sqlite")
+    with server(home) as (address, _):
+        page = opened.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        page.goto(address)
+        page.locator("[data-testid=stSidebarNav] a[href$='/review']").click()
+        page.wait_for_url(f"**/review?run={finished.id}", timeout=30_000)
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        settled(page)
+        page.keyboard.press("y")
+        if way == "back":
+            page.go_back()
+        else:
+            page.locator("[data-testid=stSidebarNav] a").first.click()
+        expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
+        page.wait_for_timeout(4000)  # a banner would be there
+        expect(page.get_by_role("alert").filter(has_text="not saved yet")).to_have_count(0)
+        assert len(store.log(finished.fingerprint)) == 1
+
+
+def test_what_an_earlier_load_left_unsaved_is_sent_by_any_page_or_told(opened: Browser, finished: Run, home: Path) -> None:
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        # As a tab leaves it whose answer did not reach the server before it was loaded anew.
+        card = page.evaluate(f"() => {{ const {{ id, image, label }} = {DESK}.current(); return {{ id, image, label }}; }}")
+        left = [{"client": "0" * 24, "events": [{**card, "n": 0, "value": 1, "way": "cell", "who": "", "seen": 0}]}]
+        key = page.evaluate(f"{DESK}.key()")
+        page.evaluate("([key, left]) => sessionStorage.setItem(key, JSON.stringify(left))", [key, left])
+        page.goto(f"{address}/export")
+        page.wait_for_function(NOTHING_UNSAVED, timeout=20_000)
+        rows = ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)
+        assert [(row.image, row.label, row.value) for row in rows] == [(card["image"], card["label"], 1)]
+
+        page.evaluate(
+            "([key, left]) => sessionStorage.setItem(key, JSON.stringify(left))",
+            [key[:-64] + "0" * 64, [left[0] | {"client": "1" * 24}]],
+        )
+        told = page.get_by_role("alert").filter(has_text="1 answer is not saved yet")
+        expect(told).to_be_visible(timeout=20_000)
+        assert len(ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)) == 1
+
+
+def test_a_page_that_waits_for_a_training_goes_on_when_it_has_ended(opened: Browser, home: Path, tmp_path: Path) -> None:
+    remember(home, with_layouts(find_source(write_seed_folder(tmp_path / "pictures", 6, 2))))
+    with server(home) as (address, _), opened.new_context().new_page() as page:
+        lock = FileLock(home / "worker.lock")  # as a worker holds it
+        lock.acquire()
+        (home / "worker.json").write_text(json.dumps({"run": "20260101-000000-0000"}))
+        page.goto(f"{address}/review")
+        expect(page.get_by_text("The run has not got that far yet.")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("A training is running ...")).to_be_visible()
+        lock.release()
+        expect(page.get_by_text("There is no finished training yet.")).to_be_visible(timeout=15_000)
+        expect(page.get_by_text("A training is running ...")).to_have_count(0)
 
 
 def test_an_address_that_names_no_training_or_no_page_is_said(opened: Browser, finished: Run, home: Path) -> None:

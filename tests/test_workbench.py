@@ -497,3 +497,14 @@ def test_doubts_of_a_large_run_are_learned_again_after_some_seconds(store: Revie
     assert desk.doubt(1) == before
     clock.seconds = 20
     assert np.any(desk.doubts() != dataclasses.replace(desk.queue).doubts)
+
+
+def test_other_filters_or_another_way_give_back_what_was_held(store: ReviewStore) -> None:
+    desk = Desk(a_queue(FOUR), store, "run", now=Clock())
+    ann, eve = Reviewer("ann", session="first"), Reviewer("eve", session="second")
+    assert len(asked(desk, who=ann)) == 4
+    assert asked(desk, who=eve) == []
+    assert asked(desk, Filters(label="sea"), ann) == ["a_sea", "b_sea"]
+    assert asked(desk, who=eve) == ["a_trees", "b_trees"], "the sea is still on Ann's screen"
+    desk.next_images(Filters(image="b"), ann, 1)
+    assert "a_sea" in asked(desk, who=eve)

@@ -34,7 +34,7 @@ from panorama.reviewfiles import open_queue
 from panorama.reviewing import ReviewQueue, Standing
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
-from panorama.ui import address
+from panorama.ui import address, unsaved
 from panorama.workspace import current_source
 
 logger = logging.getLogger(__name__)
@@ -67,9 +67,20 @@ def enter() -> None:
     _gate()
     st.html(Path(__file__).with_name("style.css"))
     _sidebar()
+    if page.url_path != "review":
+        _take_what_review_left()
+        unsaved.tell()
     if page.url_path == "" and (asked := _no_page(st.context.url)):
         st.warning(f"There is no page {text(asked)} here. This is the first page; the menu on the left has all of them.")
     page.run()
+
+
+def _take_what_review_left() -> None:
+    """Stores answers that came without the bench: with the step to another page in one message, or from a page like this one."""
+    if any(key in st.session_state for key in (unsaved.BENCH, unsaved.KEY)):
+        from panorama.ui import review
+
+        review.take_what_is_left()
 
 
 def _navigation() -> Any:
@@ -181,9 +192,8 @@ def _sidebar() -> None:
     with st.sidebar:
         source = current_source(runs.workspace())
         st.caption(f"Data set: {text(source.name)}" if source else "No data set chosen yet")
-        training = runs.running(runs.workspace())
-        if training is not None:
-            st.caption("A training is running ...")
+        if runs.running(runs.workspace()) is not None:
+            st.fragment(_training, run_every=3.0)()
         drawing = demo_job.standing(runs.workspace())
         if drawing is not None and drawing.state == "working":
             st.caption("The demo is being drawn ...")
@@ -192,6 +202,12 @@ def _sidebar() -> None:
             if st.user.get("email") and signed_in != st.user.get("email"):
                 st.caption("Your provider has not verified your e-mail address: decisions are signed with your account's id.")
             st.button("Log out", key="log-out", on_click=st.logout)
+
+
+def _training() -> None:
+    """In the side bar, until it ends."""
+    if runs.running(runs.workspace()) is not None:
+        st.caption("A training is running ...")
 
 
 def page_link(name: str, label: str) -> None:
@@ -307,9 +323,11 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
         busy = runs.running(home)
         if not busy and current_source(home) is None:
             no_data_set()
+        if busy:
+            st.fragment(_wait_for, run_every=2.0)(needs)
         what = "The run has not got that far yet." if busy else "There is no finished training yet."
-        then = "Wait for the training to finish." if busy else "Train a model first; the demo takes about two minutes."
-        empty_state(what, then, "train", "Go to training")
+        then = "This page shows it as soon as it has." if busy else "Train a model first; the demo takes about two minutes."
+        empty_state(what, then, "train", "See how far it is" if busy else "Go to training")
     root = _current_root()
     found = sorted(found, key=lambda run: str(run.source.root) != root)
     if own_labels:  # what was trained on corrected labels comes after the runs whose labels people decide on
@@ -349,6 +367,13 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
     if source is not None and str(run.source.root) != root:
         st.caption(f"This run is of {text(run.source.name)}, not of {text(source.name)}, which is the data set now.")
     return run
+
+
+def _wait_for(needs: str | None) -> None:
+    """Has the page run again once a run has the file, or none is under way any more."""
+    home = runs.workspace()
+    if runs.running(home) is None or any(needs is None or run.has(needs) for run in runs.list_runs(home)):
+        st.rerun()
 
 
 def keep_run(run_id: str) -> None:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,12 +17,13 @@ from panorama.decisions import Cell, Decision, Fold, Verdict, agreements, contro
 from panorama.errors import PanoramaError
 from panorama.reviewing import in_all, too_little
 from panorama.runs import Run
+from panorama.ui import unsaved
 from panorama.workbench import UNSUSPECTED, Contradiction, Desk, Desks, Receipt, Reviewer
 
-KEY = "workbench"
+KEY = unsaved.BENCH
 _MEMORY = "reviewer-memory"
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("leaving.js", "press.js", "queue.js", "picture.js", "views.js", "name.js", "mount.js")
+_SCRIPTS = ("leaving.js", "press.js", "unsaved.js", "queue.js", "picture.js", "views.js", "name.js", "mount.js")
 _CONFLICTS_A_PAGE = 10
 _MOST_TOLD = 50
 _VERDICTS: tuple[Verdict, ...] = ("change", "keep", "skip")
@@ -141,8 +142,7 @@ def bench(desk: Desk, run: Run, view: View) -> None:
     """Figures, the component, and what was done in this session; runs again with every batch of answers."""
     if st.session_state.pop("review-again", False):
         st.rerun()  # the whole page: a filter or the name has changed
-    batch = (st.session_state.get(KEY) or {}).get("batch")
-    batch = batch if isinstance(batch, dict) else {}
+    batch = _batch()
     receipt, client = _take(desk, batch, view.who)
     answered = batch.get("answered")
     view = replace(view, n_answered=answered if isinstance(answered, int) else 0)
@@ -161,10 +161,39 @@ def bench(desk: Desk, run: Run, view: View) -> None:
     _besides(desk, view)
 
 
+def _batch() -> dict[str, Any]:
+    """What the tab has sent last."""
+    batch = (st.session_state.get(KEY) or {}).get("batch")
+    return batch if isinstance(batch, dict) else {}
+
+
+def _is_news(batch: Mapping[str, Any]) -> bool:
+    """Whether a batch has events that are not stored yet, by their numbers; the session keeps the last batch, and every run sees it again."""
+    events = batch.get("events")
+    known = st.session_state.get(unsaved.ACKED, {}).get(batch.get("client"), -1)
+    return isinstance(events, list) and any(
+        isinstance(e, dict) and isinstance(e.get("n"), int) and e["n"] > known for e in events
+    )
+
+
+def take_what_is_left() -> None:
+    """On another page: stores what the tab sent as it left the bench, or has sent since."""
+    for batch in (_batch(), unsaved.batch()):
+        if not _is_news(batch):
+            continue
+        found = runs.list_runs(runs.workspace())
+        run = next((one for one in found if one.fingerprint == batch.get("csv") and one.has("suspects.csv")), None)
+        try:
+            if run is not None:
+                _take(desk_of(run), batch, reviewer())
+        except PanoramaError as error:
+            ui.show_error(error)
+
+
 def _take(desk: Desk, batch: dict[str, Any], who: Reviewer) -> tuple[Receipt, str]:
     """Stores what is new in the batch: the session keeps the last one, and every run of the page sees it again."""
     acked: dict[str, int] = st.session_state.setdefault(
-        "review-acked", {}
+        unsaved.ACKED, {}
     )  # for each tab, up to which of its events all is stored
     client, events = batch.get("client"), batch.get("events")
     known = acked.get(client, -1) if isinstance(client, str) else -1
@@ -179,6 +208,8 @@ def _take(desk: Desk, batch: dict[str, Any], who: Reviewer) -> tuple[Receipt, st
     receipt.contradictions = told[-_MOST_TOLD:]
     if client and not receipt.error:
         receipt.acked = acked[client] = max(known, receipt.acked)
+        if receipt.refused:
+            st.session_state.setdefault(unsaved.REFUSED, {}).setdefault(client, []).extend(receipt.refused)
     return receipt, client
 
 
@@ -218,16 +249,24 @@ def _figures(desk: Desk, view: View) -> None:
 
 def _besides(desk: Desk, view: View) -> None:
     """What to know of the figures, below the answers: it must not push them off the screen."""
-    if held := desk.with_others(view.filters, view.who):
-        who = ", ".join(f"{n:,} with {ui.text(name)}" for name, n in held.most_common(3)) + (", …" if len(held) > 3 else "")
-        if view.filters.image is not None:
-            st.caption(
-                f"Others have been given {counted(held.total(), 'cell')} of this picture too ({who}). Answers that differ are a conflict, which a person settles."
-            )
-        else:
-            st.caption(f"Not among the next: {counted(held.total(), 'cell')} that others have been given ({who}).")
+    if view.filters.image is None and (held := desk.with_others(view.filters, view.who)):
+        st.caption(
+            f"Not among the next: {counted(held.total(), 'cell')} that others have been given ({held_by(held, with_counts=True)})."
+        )
     if desk.queue.unlearned and not view.blind:
         st.caption(too_little(desk.queue.unlearned, ui.text))
+
+
+def held_by(held: Counter[str], *, with_counts: bool = False) -> str:
+    """Who has cells, at most three of them by name."""
+    some = [f"{n:,} with {ui.text(name)}" if with_counts else ui.text(name) for name, n in held.most_common(3)]
+    return (", " if with_counts else " and ").join(some) + (", …" if len(held) > 3 else "")
+
+
+def show_all(every_label: str) -> None:
+    """From the one picture of a link back to all of them, and all labels."""
+    st.query_params.pop("image", None)
+    st.session_state["label"] = every_label
 
 
 def _summary(rows: list[Decision], *, blind: bool) -> None:

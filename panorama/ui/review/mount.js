@@ -63,24 +63,3 @@ function listen(root, desk) {
     tellUnsaved(null);
   };
 }
-
-// Answers that are on their way are only sent from their own review: wherever else somebody goes, a banner says so until they are saved.
-function tellUnsaved(shown) {
-  held.shown = shown;
-  if (held.watching) return;
-  held.watching = true;
-  const waiting = () => [...held.desks.values()].reduce((sum, desk) => sum + desk.unsaved(), 0);
-  window.addEventListener("beforeunload", (event) => {
-    if (waiting()) event.preventDefault();
-  });
-  const banner = el("div", { role: "alert" });
-  banner.style.cssText =
-    "position:fixed;left:50%;bottom:20px;transform:translateX(-50%);z-index:999999;padding:12px 18px;border-radius:10px;max-width:90vw;" +
-    "background:#7a3d00;color:#fff;font:600 15px/1.4 sans-serif;box-shadow:0 4px 18px rgba(0,0,0,.35)";
-  setInterval(() => {
-    const n = [...held.desks.values()].filter((desk) => desk !== held.shown).reduce((sum, desk) => sum + desk.unsaved(), 0);
-    banner.textContent = `⚠ ${n} ${n === 1 ? "answer is" : "answers are"} not saved yet. Go back to the Review page of that data set, and wait for “all saved”.`;
-    if (n && !banner.isConnected) document.body.append(banner);
-    if (!n) banner.remove();
-  }, 500);
-}

@@ -1,7 +1,6 @@
 // One tab's side of a review: the answers on their way, and the cards it holds. Nothing is decided here and nothing is the truth:
 // an event is kept until the server says that it is on its disk, and sent again until then. Events name images, never positions.
 
-const held = (globalThis.__panoramaReview ??= { desks: new Map() });
 const RESEND_AFTER_MS = 5000;
 const KEPT_CARDS = 160;
 const KEPT_ANSWERS = 300; // that can be taken back after a refresh
@@ -54,7 +53,7 @@ class Desk {
   // --- what survives a refresh
 
   key() {
-    return `panorama-unsaved:${this.csv}`;
+    return `${UNSAVED}${this.csv}`;
   }
 
   restore() {
