@@ -61,3 +61,19 @@ def test_only_a_demo_has_a_score(answered: tuple[Run, Path]) -> None:
     run, folder = answered
     (folder / "demo.json").unlink()
     assert planted.score(run) is None
+
+
+def test_errors_that_were_corrected_before_the_run_do_not_count(
+    answered: tuple[Run, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, folder = answered
+    errors = planted.planted_errors(folder)
+    names = run.images()[0]
+    labels, _ = run.probabilities("predictions.csv") or ([], None)
+    targets = run.targets(labels)
+    for (image, label), value in list(errors.items())[:2]:
+        targets[names.index(image), labels.index(label)] = value
+    monkeypatch.setattr(Run, "targets", lambda _self, _labels: targets)
+    score = planted.score(run)
+    assert score is not None
+    assert (score.n_planted, score.n_found) == (len(errors) - 2, len(errors) - 2)

@@ -37,7 +37,7 @@ class PictureView {
         picture.draggable = false;
         picture.className = "photo";
         this.frame.replaceChildren(picture);
-        picture.complete ? this.reset() : picture.addEventListener("load", () => this.reset());
+        picture.complete ? this.reset() : picture.addEventListener("load", () => this.reset(), { once: true }); // not again for the sharper one
       } else {
         this.frame.replaceChildren(el("p", { class: "quiet nothing" }, card.missing ?? "The picture is on its way …"));
         this.frame.removeAttribute("style");
