@@ -79,12 +79,12 @@ def backed_up(data: bytes) -> None:
         st.session_state["told"] = str(error)
 
 
-log, all_decisions = change_log(changes), decisions_csv(fold)
+log, all_decisions = change_log(changes, fold), decisions_csv(fold)
 downloads = [
     *((f"{file}, corrected", data, file.rpartition("/")[2], "text/csv") for file, data in contents.items()),
     ("Change log", log, "changes.csv", "text/csv"),
     ("All decisions", all_decisions, "decisions.csv", "text/csv"),
-    ("All as one zip", bundle(contents, changes, all_decisions), "corrected.zip", "application/zip"),
+    ("All as one zip", bundle(contents, log, all_decisions), "corrected.zip", "application/zip"),
 ]
 with st.container(horizontal=True):  # each as wide as its words, in as many lines as it takes
     for number, (name, data, file, kind) in enumerate(downloads):

@@ -333,8 +333,10 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 # --- files --------------------------------------------------------------------------------------------------------------
 
 
-def change_log(decisions: Iterable[Decision]) -> bytes:
+def change_log(decisions: Iterable[Decision], fold: Fold | None = None) -> bytes:
     """The decided changes among `decisions` as a CSV for people, in the order given.
+
+    fold: with it, "who" names everybody who said so, and who settled it where they disagreed; without, who decided last.
 
     A spreadsheet would run a cell that starts with = + - @ tab or CR as a formula: such a cell gets a leading ' here,
     and only here. The corrected CSV itself is never touched in this way.
@@ -343,9 +345,26 @@ def change_log(decisions: Iterable[Decision]) -> bytes:
     for row in decisions:
         if row.verdict == "change":
             probability = "" if row.probability is None else str(row.probability)
-            values = [str(row.given), str(1 - row.given), row.reviewer, row.at, probability, row.note, _IDENTITY[row.identity]]
+            values = [
+                str(row.given),
+                str(1 - row.given),
+                _said_by(row, fold),
+                row.at,
+                probability,
+                row.note,
+                _IDENTITY[row.identity],
+            ]
             rows.append([row.image, row.label, *values])
     return csv_text([_harmless(cell) for cell in cells] for cells in rows).encode()
+
+
+def _said_by(row: Decision, fold: Fold | None) -> str:
+    if fold is None:
+        return row.reviewer
+    names = [one.reviewer for one in fold.own((row.image, row.label)) if one.verdict == row.verdict]
+    if row.way == "settled":
+        return "; ".join([f"{row.reviewer} (settled)", *(name for name in names if name != row.reviewer)])
+    return "; ".join(names)
 
 
 _IDENTITY: dict[Identity, str] = {"declared": "name declared, not verified", "login": "logged in"}

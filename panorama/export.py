@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from panorama.datasets import SheetPart, image_names
-from panorama.decisions import Cell, Decision, change_log
+from panorama.decisions import Cell, Decision
 from panorama.errors import PanoramaError
 from panorama.finding import Source, read_table
 from panorama.labels import changed_lines, read_labels
@@ -123,12 +123,12 @@ def _values_now(source: Source, cells: set[Cell]) -> dict[Cell, int]:
     return values
 
 
-def bundle(contents: Mapping[str, bytes], changes: Sequence[Decision], decisions: bytes) -> bytes:
-    """A zip of the corrected CSVs, the change log and all decisions (`decisions.decisions_csv`); the same input gives the same bytes."""
+def bundle(contents: Mapping[str, bytes], log: bytes, decisions: bytes) -> bytes:
+    """A zip of the corrected CSVs, the change log and all decisions (`decisions.change_log`, `decisions_csv`); the same input gives the same bytes."""
     buffer = io.BytesIO()
     taken = {name.casefold() for name in contents}
     extra = {}
-    for name, data in (("changes.csv", change_log(changes)), ("decisions.csv", decisions)):
+    for name, data in (("changes.csv", log), ("decisions.csv", decisions)):
         while name.casefold() in taken:  # two files of one name: only one would be unpacked
             name = f"panorama_{name}"
         taken.add(name.casefold())

@@ -19,6 +19,7 @@ from panorama.decisions import (
     Fold,
     Undo,
     agreements,
+    change_log,
     cohens_kappa,
     control_check,
     corrections,
@@ -283,3 +284,18 @@ def test_the_state_is_the_fold_of_the_log_and_undoing_everything_gives_the_origi
     assert (left.standing, left.conflicts, left.rows()) == ({}, {}, [])
     assert corrected_csvs(parts, corrections(left.standing.values()))["labels.csv"] == original
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("log", "who"),
+    [
+        ([row(1, "ada", "change"), row(2, "bob", "change")], "ada; bob"),
+        ([row(1, "ada", "change"), row(2, "bob", "skip")], "ada"),
+        ([row(1, "ada", "change"), row(2, "bob", "keep"), row(3, "eve", "change", way="settled")], "eve (settled); ada"),
+        ([row(1, "ada", "change"), row(2, "bob", "keep"), row(3, "bob", "change", way="settled")], "bob (settled); ada"),
+    ],
+)
+def test_the_change_log_names_everybody_who_said_so_and_who_settled(log: list[Decision], who: str) -> None:
+    fold = Fold(log)
+    _, line = change_log(fold.standing.values(), fold).decode().splitlines()
+    assert line.split(",")[4] == who

@@ -3,7 +3,6 @@
 import io
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,14 +78,13 @@ def test_a_csv_that_has_changed_since_is_listed_cell_by_cell(folder: Path) -> No
 
 @pytest.mark.parametrize("name", ["changes.csv", "Changes.csv", "decisions.csv"])
 def test_a_csv_called_like_one_of_ours_is_not_lost_in_the_zip(name: str) -> None:
-    with zipfile.ZipFile(io.BytesIO(bundle({name: b"corrected"}, [change("a", "sea", 0)], b"decisions"))) as archive:
+    with zipfile.ZipFile(io.BytesIO(bundle({name: b"corrected"}, b"changes", b"decisions"))) as archive:
         files = {entry: archive.read(entry) for entry in archive.namelist()}
     assert files[name] == b"corrected"
     assert b"decisions" in files.values()
-    assert any(b"a,sea,0,1,ada" in data for data in files.values())
+    assert b"changes" in files.values()
     assert len({entry.casefold() for entry in files}) == 3, "many systems take names that differ in case for one"
 
 
 def test_the_same_corrections_give_the_same_zip() -> None:
-    one = [change("a", "sea", 0)]
-    assert bundle({"labels.csv": b"a"}, one, b"d") == bundle({"labels.csv": b"a"}, [replace(one[0])], b"d")
+    assert bundle({"labels.csv": b"a"}, b"log", b"d") == bundle({"labels.csv": b"a"}, b"log", b"d")
