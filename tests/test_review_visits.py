@@ -183,8 +183,8 @@ def test_a_press_answers_what_stood_there(opened: Browser, finished: Run, home: 
         page.evaluate(PATIENT)
         asked = question(page)
         page.locator(".answers .answer").first.hover()
-        page.keyboard.press("u")  # whose card is on its way
         page.mouse.down()
+        page.keyboard.press("u")  # whose card comes before the release
         page.wait_for_function("() => globalThis.__panoramaPress.waiting.length", timeout=20_000)
         assert question(page) == asked
         page.mouse.up()

@@ -16,7 +16,9 @@ function followPresses() {
     if ((type === "pointerdown" && button === 0) || (type === "keydown" && key === " " && !repeat)) {
       press.isDown = true;
       releaseAfter(press.mayTake);
-    } else if (type === "pointerup" || type === "pointercancel" || type === "keyup" || (type === "blur" && target === window)) releaseAfter(0); // the click comes first
+    } else if (["pointerup", "pointercancel"].includes(type) || (type === "keyup" && key === " ") || (type === "blur" && target === window)) {
+      releaseAfter(0); // the click comes first
+    }
   };
   for (const type of ["pointerdown", "pointerup", "pointercancel", "keydown", "keyup", "blur"]) window.addEventListener(type, follow, true);
 }
