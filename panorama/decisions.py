@@ -362,6 +362,8 @@ def _said_by(row: Decision, fold: Fold | None) -> str:
     if fold is None:
         return row.reviewer
     names = [one.reviewer for one in fold.own((row.image, row.label)) if one.verdict == row.verdict]
+    if len(names) > 1 or row.way == "settled":
+        names = [name or "no name" for name in names]
     if row.way == "settled":
         return "; ".join([f"{row.reviewer} (settled)", *(name for name in names if name != row.reviewer)])
     return "; ".join(names)

@@ -381,9 +381,8 @@ class Desk:
         if len(cells) < n and lane.more:
             self._ranking.lanes.pop(self._key(filters, who.name), None)
             cells = self._lane(filters, who.name).cells
-        if (
-            filters.state not in ("waiting", "mine") or filters.image is not None
-        ):  # a link to a picture asks for it, whoever has it
+        is_asked_for = filters.image is not None  # by a link, whoever has it on screen
+        if is_asked_for or filters.state not in ("waiting", "mine"):
             return [int(cell) for cell in cells[:n]]
         now = self._now()
         if len(self._leases) > 4096:

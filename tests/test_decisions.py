@@ -290,6 +290,7 @@ def test_the_state_is_the_fold_of_the_log_and_undoing_everything_gives_the_origi
     ("log", "who"),
     [
         ([row(1, "ada", "change"), row(2, "bob", "change")], "ada; bob"),
+        ([row(1, "ada", "change"), row(2, "", "change")], "ada; no name"),
         ([row(1, "ada", "change"), row(2, "bob", "skip")], "ada"),
         ([row(1, "ada", "change"), row(2, "bob", "keep"), row(3, "eve", "change", way="settled")], "eve (settled); ada"),
         ([row(1, "ada", "change"), row(2, "bob", "keep"), row(3, "bob", "change", way="settled")], "bob (settled); ada"),

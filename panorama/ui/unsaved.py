@@ -5,10 +5,8 @@ from typing import Any
 
 import streamlit as st
 
-ACKED, REFUSED = (
-    "review-acked",
-    "review-refused",
-)  # in the session: tab's id -> up to which of its events all is stored; what was not, and why
+# In the session, by the tab's id: up to which of its events all is stored, and what was refused and why.
+ACKED, REFUSED = "review-acked", "review-refused"
 KEY, BENCH = "unsaved", "workbench"  # of the components that send
 _FOLDER = Path(__file__).parent / "review"
 _MOUNT = """

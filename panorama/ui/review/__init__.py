@@ -169,11 +169,11 @@ def _batch() -> dict[str, Any]:
 
 def _is_news(batch: Mapping[str, Any]) -> bool:
     """Whether a batch has events that are not stored yet, by their numbers; the session keeps the last batch, and every run sees it again."""
-    events = batch.get("events")
-    known = st.session_state.get(unsaved.ACKED, {}).get(batch.get("client"), -1)
-    return isinstance(events, list) and any(
-        isinstance(e, dict) and isinstance(e.get("n"), int) and e["n"] > known for e in events
-    )
+    events, client = batch.get("events"), batch.get("client")
+    if not isinstance(events, list) or not isinstance(client, str):
+        return False
+    known = st.session_state.get(unsaved.ACKED, {}).get(client, -1)
+    return any(isinstance(e, dict) and isinstance(e.get("n"), int) and e["n"] > known for e in events)
 
 
 def take_what_is_left() -> None:
@@ -181,13 +181,15 @@ def take_what_is_left() -> None:
     for batch in (_batch(), unsaved.batch()):
         if not _is_news(batch):
             continue
-        found = runs.list_runs(runs.workspace())
-        run = next((one for one in found if one.fingerprint == batch.get("csv") and one.has("suspects.csv")), None)
         try:
+            found = (run for run in runs.list_runs(runs.workspace()) if run.has("suspects.csv"))
+            run = next((run for run in found if run.fingerprint == batch.get("csv")), None)
             if run is not None:
                 _take(desk_of(run), batch, reviewer())
         except PanoramaError as error:
             ui.show_error(error)
+        except OSError as error:  # of a run whose files are damaged; the browser sends the answers again
+            ui.show_error(PanoramaError(f"Answers could not be saved yet: {error}"))
 
 
 def _take(desk: Desk, batch: dict[str, Any], who: Reviewer) -> tuple[Receipt, str]:
