@@ -248,6 +248,8 @@ def test_one_back_leaves_each_page_and_back_takes_each_choice_back(opened: Brows
         page.wait_for_url(f"**run={finished.id}", timeout=30_000)
         page.get_by_role("combobox", name="Run").click()
         page.get_by_role("option").last.click()
+        page.wait_for_url(f"**run={other.name}*", timeout=20_000)
+        settled(page)
         for name in ("sanity_check", "review", "export", "report", "review"):
             page.locator(f"[data-testid=stSidebarNav] a[href$='/{name}']").click()
             page.wait_for_url(f"**/{name}?run={other.name}", timeout=30_000)
