@@ -30,6 +30,8 @@ _PROBE = f"""() => {{
     requestAnimationFrame(look);
   }}, true);
 }}"""
+NOTHING_UNSAVED = """() => globalThis.__panoramaReview && ![...globalThis.__panoramaReview.desks.values()].some((desk) => desk.unsaved())
+    && !Object.keys(sessionStorage).some((key) => key.startsWith('panorama-unsaved:'))"""
 LAST_SAVED = f"() => {ROOT_SCRIPT}.querySelector('.status').textContent.includes('all saved')"
 
 

@@ -8,9 +8,10 @@ import pytest
 from browser import no_traceback, server, settled
 from conftest import write_seed_folder
 from filelock import FileLock
-from keys import all_saved, question, shown_picture, visit
-from playwright.sync_api import Browser, Page, expect
+from keys import NOTHING_UNSAVED, all_saved, question, shown_picture, visit
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from panorama.decisions import Answer, Verdict
 from panorama.finding import find_source, with_layouts
@@ -126,8 +127,6 @@ def news(page: Page) -> None:
     page.wait_for_function("(n) => globalThis.__panoramaPress.waiting.length > n", arg=before, timeout=20_000)
 
 
-NOTHING_UNSAVED = """() => globalThis.__panoramaReview && ![...globalThis.__panoramaReview.desks.values()].some((desk) => desk.unsaved())
-    && !Object.keys(sessionStorage).some((key) => key.startsWith('panorama-unsaved:'))"""
 PATIENT = "() => { globalThis.__panoramaPress.mayTake = 60_000; }"  # a press takes as long as a busy machine makes it
 
 
@@ -317,6 +316,74 @@ def test_an_answer_given_while_leaving_is_sent_by_the_other_page_which_is_whole(
         assert of_this_page == [], "Streamlit would run it in the other page's place, which is then empty"
         assert len(store.log(finished.fingerprint)) == 2, "the other page has sent it"
         expect(page.get_by_role("alert").filter(has_text="not saved yet")).to_have_count(0)
+        expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible()
+
+
+def begins_a_page(frame: str | bytes) -> bool:
+    """Whether this is the server's first word of a run of the script."""
+    message = ForwardMsg()
+    message.ParseFromString(frame.encode() if isinstance(frame, str) else frame)
+    return message.HasField("new_session")
+
+
+@pytest.mark.parametrize("way", ["back", "menu"])
+def test_a_review_that_comes_up_after_somebody_has_left_sends_nothing(
+    opened: Browser, finished: Run, home: Path, way: str
+) -> None:
+    assert finished.has("suspects.csv")
+    of_this_page: list[str] = []
+    held_back: list[str | bytes] = []
+    sockets: list[WebSocketRoute] = []
+    is_held = True
+    with server(home) as (address, _):
+        page = opened.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+
+        def through(socket: WebSocketRoute) -> None:
+            upstream = socket.connect_to_server()
+
+            def up(frame: str | bytes) -> None:
+                message = BackMsg()
+                message.ParseFromString(frame.encode() if isinstance(frame, str) else frame)
+                if message.rerun_script.fragment_id:
+                    of_this_page.append(message.rerun_script.fragment_id)
+                upstream.send(frame)
+
+            def down(frame: str | bytes) -> None:
+                if is_held and (held_back or b"panorama_workbench" in (frame.encode() if isinstance(frame, str) else frame)):
+                    held_back.append(frame)
+                else:
+                    socket.send(frame)
+
+            sockets.append(socket)
+            socket.on_message(up)
+            upstream.on_message(down)
+
+        page.route_web_socket("**/_stcore/stream", through)
+        page.goto(address)
+        page.wait_for_function("globalThis.__panoramaWay !== undefined", timeout=30_000)  # the first page's scripts run
+        page.evaluate("localStorage.setItem('panorama-reviewer', 'Ada')")  # a name that the bench would send
+        page.locator("[data-testid=stSidebarNav] a[href$='/review']").click()
+        page.wait_for_url("**/review", timeout=30_000)
+        for _ in range(400):
+            page.wait_for_timeout(50)
+            if held_back:
+                break
+        assert held_back
+        if way == "back":
+            page.go_back()
+        else:
+            page.locator("[data-testid=stSidebarNav] a").first.click()
+        page.wait_for_timeout(300)  # the step is on its way to the server
+        while held_back and not begins_a_page(held_back[0]):
+            sockets[-1].send(held_back.pop(0))
+        page.wait_for_timeout(700)  # the review comes up
+        is_held = False
+        for frame in held_back:
+            sockets[-1].send(frame)
+        expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
+        page.wait_for_timeout(3000)
+        assert of_this_page == []
+        assert page.url.rstrip("/") == address
         expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible()
 
 

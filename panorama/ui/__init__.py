@@ -45,17 +45,6 @@ _LONGEST_SAME = 90  # characters
 SMALL_UPLOAD = 200  # MB: a picture, a table. What the server takes at most is for a zip of a data set
 CELL = "A cell is one value of the CSV: one label of one picture."  # said where a page first speaks of them
 _PROJECT = Path(__file__).resolve().parent.parent.parent
-_PAGES = (
-    ("start", "Start"),
-    ("dataset", "Dataset"),
-    ("train", "Train"),
-    ("sanity_check", "Sanity check"),
-    ("review", "Review"),
-    ("export", "Export"),
-    ("effect", "Effect"),
-    ("report", "Report"),
-    ("predict", "Predict"),
-)
 
 
 def enter() -> None:
@@ -86,8 +75,8 @@ def _take_what_review_left() -> None:
 def _navigation() -> Any:
     return st.navigation(
         [
-            st.Page(_PROJECT / "pages" / f"{name}.py", title=title, url_path=name, default=name == "start")
-            for name, title in _PAGES
+            st.Page(_PROJECT / "pages" / f"{name}.py", title=title, url_path=name, default=name == address.FIRST)
+            for name, title in address.PAGES
         ]
     )
 
@@ -100,7 +89,7 @@ def _no_page(url: str | None) -> str:
     path = unquote(urlsplit(url or "").path)
     name = path.rpartition("/")[2]
     folder = str(_setting("server.baseUrlPath") or "").strip("/")
-    return "" if name == "start" or path.strip("/") == folder else name
+    return "" if name == address.FIRST or path.strip("/") == folder else name
 
 
 def ensure_entrypoint() -> None:

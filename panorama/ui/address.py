@@ -1,6 +1,7 @@
 """What a page shows, in the browser's address: on arrival in the place of the one that led here, so that one Back leaves the page; after that each choice
 is a step that Back takes back."""
 
+import json
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
@@ -8,15 +9,38 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
+PAGES = (
+    ("start", "Start"),
+    ("dataset", "Dataset"),
+    ("train", "Train"),
+    ("sanity_check", "Sanity check"),
+    ("review", "Review"),
+    ("export", "Export"),
+    ("effect", "Effect"),
+    ("report", "Report"),
+    ("predict", "Predict"),
+)
+FIRST = "start"  # whose path is that of the app
+# For scripts that Python's messages carry: one may begin when the browser has gone on to another page. The first page's path may be any, behind a proxy.
+HERE = f"""
+const PAGES = {json.dumps([name for name, _ in PAGES if name != FIRST])};
+function pageHere() {{
+  const last = location.pathname.split("/").at(-1);
+  return PAGES.includes(last) ? last : "";
+}}
+"""
 _PAGE, _HAS_ARRIVED, _SAID, _TOLD = "address-page", "address-arrived", "address-said", "address-told"
 # Streamlit makes an entry in the history of every change of the address; only a script can put one in the place of another.
-_SCRIPT = """
+_SCRIPT = (
+    HERE
+    + """
 export default function ({ data }) {
-  if (globalThis.__panoramaAddress === data.at) return;
+  if (globalThis.__panoramaAddress === data.at || pageHere() !== data.page) return;
   globalThis.__panoramaAddress = data.at;
   if (data.query) history.replaceState(history.state, "", `${location.pathname}?${data.query}${location.hash}`);
 }
 """
+)
 
 
 @st.cache_resource(show_spinner=False)
@@ -32,7 +56,7 @@ def arrive(page: str) -> None:
 
 
 def page() -> str:
-    """The page that somebody is on, by its address."""
+    """The page that somebody is on, by its path; "" is the first one."""
     return str(st.session_state.get(_PAGE, ""))
 
 
@@ -49,5 +73,5 @@ def say(wanted: Mapping[str, str], names: Collection[str]) -> Literal["arrival",
         st.query_params.from_dict(whole)
     st.session_state[_SAID] = whole
     with st.container(key="unseen-address"):
-        _component()(key="address", data=st.session_state.get(_TOLD, {}))
+        _component()(key="address", data={"page": page()} | st.session_state.get(_TOLD, {}))
     return "arrival" if has_arrived else "step" if is_step else "as before"

@@ -36,7 +36,7 @@ def _component() -> Any:
         "panorama_workbench",
         html='<div class="review"></div>',
         css=(_FOLDER / "review.css").read_text(encoding="utf-8"),
-        js=_script(*_SCRIPTS),
+        js=unsaved.script(*_SCRIPTS),
     )
 
 
@@ -45,12 +45,8 @@ def _memory() -> Any:
     """What reads the name that the browser keeps, where there is no bench; one registration a server."""
     mount = "export default ({ data, setStateValue, parentElement }) => { remember(parentElement.querySelector('i'), data, setStateValue); };"
     return st.components.v2.component(
-        "panorama_reviewer", html="<i hidden></i>", js="\n".join([_script("leaving.js", "name.js"), mount])
+        "panorama_reviewer", html="<i hidden></i>", js="\n".join([unsaved.script("leaving.js", "name.js"), mount])
     )
-
-
-def _script(*names: str) -> str:
-    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in names)
 
 
 def reviewer() -> Reviewer:
@@ -82,7 +78,12 @@ def name_field() -> None:
 def remember_name() -> None:
     """The bench asks the browser for the name of an earlier visit, at once with its first picture; where there is none, this does."""
     if not ui.login_name():
-        data = {"reviewer": reviewer().name, "login": False, "nameTyped": bool(st.session_state.get("reviewer-typed"))}
+        data = {
+            "page": ui.address.page(),
+            "reviewer": reviewer().name,
+            "login": False,
+            "nameTyped": bool(st.session_state.get("reviewer-typed")),
+        }
         with st.container(key="unseen-name"):
             _memory()(
                 key=_MEMORY,
@@ -148,7 +149,7 @@ def bench(desk: Desk, run: Run, view: View) -> None:
     view = replace(view, n_answered=answered if isinstance(answered, int) else 0)
     try:
         data = packet(desk, run, view, batch, receipt, client, album())
-        data["nameTyped"] = bool(st.session_state.get("reviewer-typed"))
+        data |= {"page": ui.address.page(), "nameTyped": bool(st.session_state.get("reviewer-typed"))}
         _figures(desk, view)
     except PanoramaError as error:
         ui.show_error(error)

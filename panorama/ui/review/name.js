@@ -4,8 +4,8 @@ const known = (globalThis.__panoramaReviewer ??= {});
 const NAME_MAY_TAKE_MS = 3000;
 
 // True while a kept name is on its way to the server and back: what is shown before would be for nobody, and then change.
-function remember(root, { reviewer, login, nameTyped: typed }, setStateValue) {
-  arrive(root);
+function remember(root, { page, reviewer, login, nameTyped: typed }, setStateValue) {
+  arrive(root, page);
   if (login) return false;
   try {
     const kept = localStorage.getItem("panorama-reviewer");
