@@ -1,5 +1,7 @@
 """The model's answers beside the CSV's labels, before and after training; mispredictions framed red and said in words."""
 
+from urllib.parse import urlencode
+
 import numpy as np
 import streamlit as st
 
@@ -13,6 +15,7 @@ st.title("Sanity check")
 run = ui.choose_run(needs="before.csv")
 try:
     found = ui.answers(run)
+    decided = ui.review_store(runs.workspace()).fold(run.fingerprint)
 except PanoramaError as error:
     ui.show_error(error)
     st.stop()
@@ -65,25 +68,41 @@ if not len(shown):
     st.info("No picture fits this filter.")
 
 
+def verdict_on(image: str, name: str) -> str:
+    """What people have said of a cell where the model and the CSV differ; "" where nobody has."""
+    if (image, name) in decided.conflicts:
+        return " · people disagree"
+    standing = decided.standing.get((image, name))
+    if standing is None or standing.value is None:
+        return ""
+    return " · decided: the CSV is wrong" if standing.verdict == "change" else " · decided: the CSV is right"
+
+
 def card(i: int) -> str:
     """An image: its picture, what the CSV and the model say, and where they differ."""
     given = [labels[k] for k in np.flatnonzero(targets[i])]
     said = [f"{labels[k]} {probabilities[i, k]:.2f}" for k in np.argsort(-probabilities[i]) if predicted[i, k]]
     differences = [
-        f"<b>✗ {ui.esc(labels[k])}</b>: model says yes ({probabilities[i, k]:.2f}), CSV says no" if predicted[i, k]
-        else f"<b>✗ {ui.esc(labels[k])}</b>: CSV says yes, model says no ({probabilities[i, k]:.2f})"
+        (
+            f"<b>✗ {ui.esc(labels[k])}</b>: model says yes ({probabilities[i, k]:.2f}), CSV says no" if predicted[i, k]
+            else f"<b>✗ {ui.esc(labels[k])}</b>: CSV says yes, model says no ({probabilities[i, k]:.2f})"
+        ) + verdict_on(images[i], labels[k])
         for k in np.flatnonzero(predicted[i] != (targets[i] == 1))
     ]  # fmt: skip
     verdict = (
         f'<div class="pn-verdict pn-bad">✗ {counted(len(differences), "difference")}</div>'
         if differences else '<div class="pn-verdict">✓ agrees</div>'
     )  # fmt: skip
+    link = ""
+    if differences and run.has("suspects.csv"):
+        query = urlencode({"run": run.id, "image": images[i], "mode": "image"})
+        link = f'<a class="pn-link" href="review?{ui.esc(query)}" target="_blank" rel="noopener">review this picture ↗</a>'
     return (
         f'<div class="pn-card{" pn-wrong" if differences else ""}">'
         f"{ui.run_picture_html(run, found.paths[i], 480, images[i])}"
         f'<div class="pn-body"><div class="pn-name">{ui.esc(images[i])}</div><div class="pn-quiet">{ui.esc(splits[i])}</div>{verdict}'
         f"<div>CSV: {ui.esc(', '.join(given) or 'no label')}</div><div>Model: {ui.esc(', '.join(said) or 'no label')}</div>"
-        f"{''.join(f'<p class=pn-error>{line}</p>' for line in differences)}</div></div>"
+        f"{''.join(f'<p class=pn-error>{line}</p>' for line in differences)}{link}</div></div>"
     )
 
 

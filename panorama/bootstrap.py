@@ -23,8 +23,13 @@ class Estimate:
     def words(self, sign: str = "") -> str:
         """The figure and its interval for people; sign: "+" for a difference."""
         if self.low is None or self.high is None:
-            return f"{self.value:{sign}.3f} (too few images for an interval)"
-        return f"{self.value:{sign}.3f} ({self.low:{sign}.3f} to {self.high:{sign}.3f})"
+            return f"{rounded(self.value, sign)} (too few images for an interval)"
+        return f"{rounded(self.value, sign)} ({rounded(self.low, sign)} to {rounded(self.high, sign)})"
+
+
+def rounded(value: float, sign: str = "") -> str:
+    """With three decimals; what rounds to nought has no sign. sign: "+" for a difference."""
+    return f"{round(value, 3):{sign}.3f}" if round(value, 3) else "0.000"
 
 
 def draw(groups: npt.NDArray[np.int64], n_resamples: int, rng: np.random.Generator) -> tuple[int, Weights]:

@@ -329,3 +329,10 @@ def test_the_sentence_does_not_pick_the_figure_that_looks_best_and_counts_the_ot
     assert found.verdict.endswith("; of the 3 other figures 2 say better and 1 says worse.")
     assert "on the cells people verified" in compared(held(), held((0.2, 0.1, 0.3))).verdict
     assert compared(held(), held()).verdict == "Correcting 53 cells: there is nothing to measure a difference on."
+
+
+def test_a_difference_that_rounds_to_nought_has_no_sign() -> None:
+    assert bootstrap.Estimate(-0.0004, -0.00051, 0.0004).words("+") == "0.000 (-0.001 to 0.000)"
+    assert bootstrap.Estimate(0.0, 0.0, 0.0).words("+") == "0.000 (0.000 to 0.000)"
+    assert bootstrap.Estimate(0.0316, 0.01, 0.05).words("+") == "+0.032 (+0.010 to +0.050)"
+    assert bootstrap.Estimate(0.0316).words() == "0.032 (too few images for an interval)"

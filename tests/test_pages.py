@@ -807,6 +807,38 @@ def test_answers_that_a_run_writes_later_are_seen(finished: Run) -> None:
     assert "the predictions of the untrained head" not in words(app)
 
 
+def test_the_sanity_check_says_what_people_have_decided_where_the_model_and_the_csv_differ(finished: Run, home: Path) -> None:
+    header, rows = runs.read_rows(finished.folder / "predictions.csv")
+    queue, store = open_queue(finished), ReviewStore(home / "reviews.sqlite")
+    at = {name: n for n, name in enumerate(header)}
+
+    def page() -> str:
+        app = open_page("sanity_check")
+        sound(app)
+        return words(app)
+
+    given = {queue.name(cell): int(queue.given[cell]) for cell in range(len(queue.doubts))}
+    for row in rows:  # the model says the opposite of the CSV everywhere
+        for label in queue.labels:
+            row[at[label]] = str(0.9 - 0.8 * given[row[at["image"]], label])
+    runs.write_rows(finished.folder / "predictions.csv", header, rows)
+    assert "decided:" not in page()
+    assert "people disagree" not in page()
+    image = next(row[at["image"]] for row in rows if row[at["split"]] == "test")
+    cells = [(image, label) for label in queue.labels[:3]]
+    store.apply(
+        finished.fingerprint,
+        [
+            Answer(*cells[0], given[cells[0]], "change", "Ada"), Answer(*cells[1], given[cells[1]], "keep", "Ada"),
+            Answer(*cells[2], given[cells[2]], "change", "Ada"), Answer(*cells[2], given[cells[2]], "keep", "Bob"),
+        ],
+    )  # fmt: skip
+    told = page()
+    assert [
+        told.count(f"· {said}") for said in ("decided: the CSV is wrong", "decided: the CSV is right", "people disagree")
+    ] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("name", [page for page in PAGES if page != "start"])
 @pytest.mark.usefixtures("finished")
 def test_every_page_hands_over_to_another(name: str) -> None:

@@ -50,8 +50,9 @@ _PROJECT = Path(__file__).resolve().parent.parent.parent
 def enter() -> None:
     """What the entry point does: login where one is configured, navigation, style, the chosen page."""
     st.session_state["entered"] = True
-    st.set_page_config(page_title="panorama", page_icon="🏞️", layout="wide")
     page = _navigation()
+    title = "panorama" if page.url_path == "" else f"{page.title} · panorama"
+    st.set_page_config(page_title=title, page_icon="🏞️", layout="wide")
     address.arrive(page.url_path)
     _gate()
     st.html(Path(__file__).with_name("style.css"))

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from panorama import charts, ui
+from panorama.bootstrap import rounded
 from panorama.effect import Comparison, LabelScore, Target
 
 
@@ -56,7 +57,7 @@ def labels(scores: Sequence[LabelScore]) -> None:
             "label": s.label, "positives": s.positives, "cells corrected (all splits)": s.corrected,
             "average precision, old": "not measurable" if s.old is None else f"{s.old:.3f}",
             "average precision, new": "not measurable" if s.new is None else f"{s.new:.3f}",
-            "new minus old": "—" if s.old is None or s.new is None else f"{s.new - s.old:+.3f}",
+            "new minus old": "—" if s.old is None or s.new is None else rounded(s.new - s.old, "+"),
         }
         for s in scores
     ]  # fmt: skip
