@@ -62,8 +62,8 @@ def draw_demo(
     *,
     n_images: int = 400,
     seed: int = 0,
-    missing_share: float = 0.10,
-    extra_share: float = 0.015,
+    missing_share: float = 0.05,
+    extra_share: float = 0.008,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw the demo data set into `folder` and return `folder/data`, which has the layout of the scenes.

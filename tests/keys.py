@@ -32,6 +32,8 @@ _PROBE = f"""() => {{
 }}"""
 NOTHING_UNSAVED = """() => globalThis.__panoramaReview && ![...globalThis.__panoramaReview.desks.values()].some((desk) => desk.unsaved())
     && !Object.keys(sessionStorage).some((key) => key.startsWith('panorama-unsaved:'))"""
+DESK = "[...globalThis.__panoramaReview.desks.values()][0]"
+AHEAD = f"() => {DESK}.order.slice(0, {BURST}).every((id) => {DESK}.cards.has(id))"  # or a key finds no picture on screen, and means nothing
 LAST_SAVED = f"() => {ROOT_SCRIPT}.querySelector('.status').textContent.includes('all saved')"
 
 
@@ -57,10 +59,11 @@ def what_is_stored(log: Sequence[Decision]) -> list[str]:
 
 
 def visit(opened: Browser, address: str, query: str = "") -> Page:
-    """The review in a new window of the browser, with its first picture."""
+    """The review in a new window of the browser, with its first picture and the next ones at hand."""
     page = opened.new_context(viewport={"width": 1440, "height": 1000}).new_page()
     page.goto(f"{address}/review{query}")
     page.wait_for_function(shown_picture(), timeout=60_000)
+    page.wait_for_function(AHEAD, timeout=60_000)
     settled(page)
     return page
 

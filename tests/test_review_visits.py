@@ -8,7 +8,7 @@ import pytest
 from browser import no_traceback, server, settled
 from conftest import write_seed_folder
 from filelock import FileLock
-from keys import NOTHING_UNSAVED, all_saved, question, shown_picture, visit
+from keys import DESK, NOTHING_UNSAVED, all_saved, question, shown_picture, visit
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -116,9 +116,6 @@ def test_keys_are_for_the_grid_as_soon_as_it_is_chosen_and_its_next_pictures_beg
         assert top(page, ".tile >> nth=0") >= under(page, ".gridbar")
         expect(page.locator(".tile").first).to_be_focused()
         no_traceback(page)
-
-
-DESK = "[...globalThis.__panoramaReview.desks.values()][0]"
 
 
 def news(page: Page) -> None:
