@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,18 @@ class Current:
 
     source: Source
     is_demo: bool
+
+
+def require_writable(home: Path) -> None:
+    """Makes the workspace's folder. Raises PanoramaError where nothing can be written there."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise PanoramaError(
+            f"Nothing can be written in the workspace {home}: {error.strerror or error}. Allow it, or name another folder in PANORAMA_HOME."
+        ) from error
 
 
 def remember(home: Path, source: Source, *, is_demo: bool = False) -> None:

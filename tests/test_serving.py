@@ -256,6 +256,14 @@ def test_the_command_refuses_to_take_any_name_for_its_own() -> None:
     assert "allowedHosts" in told.stderr
 
 
+def test_the_command_refuses_a_workspace_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    told = serve(PANORAMA_HOME=str(tmp_path / "taken"))
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith(f"panorama: Nothing can be written in the workspace {tmp_path / 'taken'}: ")
+    assert told.stderr.count("\n") == 1
+
+
 def test_names_that_a_proxy_knows_it_by_are_taken(tmp_path: Path) -> None:
     """`--host` adds a name; foreign ones stay refused, whatever the environment says."""
     log = tmp_path / "server.log"

@@ -1,6 +1,7 @@
 """Commands around the app: the server, and what is kept to be faster."""
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 from panorama import cache, runs, serving
 from panorama.errors import PanoramaError
+from panorama.workspace import require_writable
 
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -37,8 +39,11 @@ def serve(options: argparse.Namespace) -> int:
         environment[serving.PEOPLE] = options.people
     os.chdir(_PROJECT)
     found = [*serving.weaknesses(flags.get, environment, login=_login_is_configured()), *serving.too_old()]
+    if _login_is_configured() and importlib.util.find_spec("authlib") is None:
+        found.append('A login is configured, and Authlib, which it needs, is not installed. Run pip install "streamlit[auth]".')
     if found:
         raise PanoramaError(" ".join(found))
+    require_writable(Path(environment["PANORAMA_HOME"]))
     given = [(name, one) for name, value in flags.items() for one in (value if isinstance(value, list) else [value])]
     command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py"]
     command += [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given]
