@@ -253,7 +253,12 @@ def label_scores(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
     base = alt.Chart(table).encode(y=alt.Y("label:N", title=None, sort=order, axis=alt.Axis(labelLimit=260)))
     line = base.mark_line(color="#9aa7ad").encode(x="average_precision:Q", detail="label:N")
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
-        x=alt.X("average_precision:Q", title="average precision on the test split", scale=alt.Scale(domain=[0, 1])),
+        x=alt.X(
+            "average_precision:Q",
+            title="average precision on the test split",
+            scale=alt.Scale(domain=[0, 1]),
+            axis=alt.Axis(labelFlushOffset=_AT_THE_EDGE),
+        ),
         color=alt.Color(
             "when:N",
             title=None,
@@ -268,6 +273,7 @@ def label_scores(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
 
 _OLD, _NEW = "#a0742c", VALIDATION
 _ROW_HEIGHT, _AXIS_HEIGHT = 112, 70  # the axis takes its part of the height that Streamlit gives
+_AT_THE_EDGE = -3  # pixels: a label that ends where the chart does loses part of its last figure
 _TWO_LINES = alt.Axis(labelExpr="split(datum.label, ': ')", labelLimit=230, labelPadding=8, ticks=False, domain=False)
 
 
@@ -289,7 +295,7 @@ def old_and_new(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
         yOffset=alt.YOffset("run:N", sort=runs, scale=alt.Scale(paddingInner=0.1, paddingOuter=0.25)),
         color=alt.Color("run:N", legend=None, scale=alt.Scale(domain=runs, range=[_OLD, _NEW])),
     )
-    x = alt.X("value:Q", title="higher is better", scale=scale)
+    x = alt.X("value:Q", title="higher is better", scale=scale, axis=alt.Axis(labelFlushOffset=_AT_THE_EDGE))
     interval = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title="higher is better", scale=scale), x2="high:Q")
     shape = alt.Shape("run:N", legend=None, scale=alt.Scale(domain=runs, range=["circle", "diamond"]))
     dots = base.mark_point(size=100, filled=True, opacity=1).encode(x=x, shape=shape)
@@ -305,10 +311,16 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
     table[["low", "high"]] = table[["low", "high"]].astype(float)
     reach = 1.15 * max(0.01, float(np.nanmax(np.abs(table[["value", "low", "high"]].to_numpy(float))))) if len(table) else 1.0
     scale, title = alt.Scale(domain=[-reach, reach], nice=False), "new minus old"
+    decimals = "+.2f" if reach > 0.05 else "+.3f"
     base = alt.Chart(table).encode(y=alt.Y("target:N", title=None, sort=list(dict.fromkeys(table["target"])), axis=_TWO_LINES))
     interval = base.mark_rule(strokeWidth=2.5, color=_NEW).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
     dots = base.mark_point(size=100, filled=True, opacity=1, shape="diamond", color=_NEW).encode(
-        x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+.2f" if reach > 0.05 else "+.3f", tickCount=5))
+        x=alt.X(
+            "value:Q",
+            title=title,
+            scale=scale,
+            axis=alt.Axis(labelExpr=f"datum.value == 0 ? '0' : format(datum.value, '{decimals}')", tickCount=5),
+        )
     )
     zero = alt.Chart(pd.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="at:Q")
     return alt.layer(zero, interval, dots).properties(height=_ROW_HEIGHT * table["target"].nunique() + _AXIS_HEIGHT)

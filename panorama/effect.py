@@ -180,7 +180,7 @@ class Comparison:
         told = [f"{others[v]} {'says' if others[v] == 1 else 'say'} {v}" for v in ("better", "worse") if others[v]]
         of = "the other figure" if others.total() == 1 else f"of the {others.total():,} other figures"
         rest = f"; {of} {' and '.join(told).removeprefix('1 ' if others.total() == 1 else '')}" if told else ""
-        return f"{did}: {head} by {figure.name} {where} (new minus old {figure.difference.words('+')}){rest}."
+        return f"{did}: {head} by {figure.name} {where}: new minus old {figure.difference.words('+')}{rest}."
 
 
 def compare(old: Run, new: Run, standing: Mapping[Cell, Decision], *, seed: int = 0, resamples: int = RESAMPLES) -> Comparison:

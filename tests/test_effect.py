@@ -310,10 +310,10 @@ def compared(corrected: effect.Target, verified: effect.Target) -> effect.Compar
 @pytest.mark.parametrize(
     ("difference", "said"),
     [
-        ((0.003, -0.01, 0.02), "no difference could be told apart by mAP on the test split, against the corrected labels (new minus old +0.003 (-0.010 to +0.020))"),
-        ((0.03, 0.01, 0.05), "the new model is better by mAP on the test split, against the corrected labels (new minus old +0.030 (+0.010 to +0.050))"),
-        ((-0.03, -0.05, -0.01), "the new model is worse by mAP on the test split, against the corrected labels (new minus old -0.030 (-0.050 to -0.010))"),
-        ((0.03, None, None), "whether it changed anything cannot be told by mAP on the test split, against the corrected labels (new minus old +0.030 (too few images for an interval))"),
+        ((0.003, -0.01, 0.02), "no difference could be told apart by mAP on the test split, against the corrected labels: new minus old +0.003 (-0.010 to +0.020)"),
+        ((0.03, 0.01, 0.05), "the new model is better by mAP on the test split, against the corrected labels: new minus old +0.030 (+0.010 to +0.050)"),
+        ((-0.03, -0.05, -0.01), "the new model is worse by mAP on the test split, against the corrected labels: new minus old -0.030 (-0.050 to -0.010)"),
+        ((0.03, None, None), "whether it changed anything cannot be told by mAP on the test split, against the corrected labels: new minus old +0.030 (too few images for an interval)"),
     ],
 )  # fmt: skip
 def test_one_sentence_says_what_came_of_it_and_how_sure_that_is(difference: tuple[float, float, float], said: str) -> None:

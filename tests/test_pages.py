@@ -585,7 +585,7 @@ def test_the_report_shows_each_label_and_can_be_taken_home(finished: Run) -> Non
         assert row["average precision"] == f"{metrics['test']['labels'][row['label']]['average_precision']:.3f}"
         assert row["threshold"] == f"{metrics['thresholds_from_validation'][row['label']]:.3f}"
     (parts,) = app.table  # a table wraps its last column, which a data frame cuts at 1280 pixels
-    assert "what suspects are ranked by" in parts.value["what they are"].iloc[-1]
+    assert "they rank the suspects" in parts.value["what they are"].iloc[-1]
     app.selectbox(key="curve-label").set_value("blue").run()
     sound(app)
     assert any(button.proto.label == "Download the report (HTML)" for button in app.get("download_button"))

@@ -32,7 +32,7 @@ def quality(found: Report) -> None:
         ("test", "test split", "decided nothing about the model"),
         ("validation", "validation part", "decided early stopping, the best epoch and thresholds"),
         ("train", "training part", "trained on: not evidence"),
-        ("out_of_fold", "all images, out of fold", "other models, which never saw the image; what suspects are ranked by"),
+        ("out_of_fold", "all images, out of fold", "models that never saw the image; they rank the suspects"),
     ]
     table = [
         {
