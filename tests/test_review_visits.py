@@ -276,6 +276,34 @@ def test_one_back_leaves_each_page_and_back_takes_each_choice_back(opened: Brows
         page.wait_for_url("about:blank", timeout=10_000)
 
 
+def test_an_answer_against_somebody_else_s_is_told_at_once_and_blind_is_not(opened: Browser, finished: Run, home: Path) -> None:
+    queue = open_queue(finished)
+    cells = [queue.name(cell) for cell in range(2)]
+    given = [int(queue.given[cell]) for cell in range(2)]
+    ReviewStore(home / "reviews.sqlite").apply(
+        finished.fingerprint, [Answer(*cell, value, "change", "Ada") for cell, value in zip(cells, given, strict=True)]
+    )
+    with server(home) as (address, _):
+        for blind, n in (("", 0), ("&blind=1", 1)):
+            page = visit(opened, address, f"?state=mine{blind}")
+            sign(page, "Bob")
+            while question(page) != "|".join(cells[n]):
+                page.keyboard.press("s")
+                all_saved(page)
+            page.keyboard.press("y" if given[n] else "n")
+            all_saved(page)
+            told = page.get_by_text("1 answer of this tab is in conflict.")
+            if blind:
+                expect(page.get_by_text("In this tab").first).to_be_visible(timeout=10_000)
+                expect(told).to_have_count(0)
+            else:
+                expect(told).to_be_visible(timeout=10_000)
+                said = "yes" if 1 - given[n] else "no"
+                expect(page.get_by_text(f"{cells[n][1]} in {cells[n][0]}, where Ada said {said}.")).to_be_visible()
+            no_traceback(page)
+            page.context.close()
+
+
 @pytest.mark.parametrize("event", ["popstate", "click"])
 def test_an_answer_given_while_leaving_is_sent_by_the_other_page_which_is_whole(
     opened: Browser, finished: Run, home: Path, event: str

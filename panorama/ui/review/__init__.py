@@ -158,7 +158,10 @@ def bench(desk: Desk, run: Run, view: View) -> None:
         key=KEY, data=data, default={"batch": None, "name": None},
         on_batch_change=lambda: None, on_name_change=_name_was_kept, on_command_change=_next_label,
     )  # fmt: skip
-    _summary(desk.answers(loads(batch)), blind=view.blind)
+    said = desk.answers(loads(batch))
+    _summary(said, blind=view.blind)
+    if not view.blind:
+        _against(desk, said)
     _besides(desk, view)
 
 
@@ -264,6 +267,21 @@ def held_by(held: Counter[str], *, with_counts: bool = False) -> str:
     """Who has cells, at most three of them by name."""
     some = [f"{n:,} with {ui.text(name)}" if with_counts else ui.text(name) for name, n in held.most_common(3)]
     return (", " if with_counts else " and ").join(some) + (", …" if len(held) > 3 else "")
+
+
+def _against(desk: Desk, rows: list[Decision]) -> None:
+    """Which of a tab's answers go against somebody else's, as soon as they do."""
+    conflicts = desk.fold.conflicts
+    found = [row for row in rows if row.value is not None and (row.image, row.label) in conflicts]
+    others = [one for row in found[-1:] for one in conflicts[row.image, row.label] if one.value != row.value]
+    if not others:
+        return
+    last, other = found[-1], others[-1]
+    st.caption(
+        f"**⚠ {counted(len(found), 'answer')} of this tab {'is' if len(found) == 1 else 'are'} in conflict.** The last: {ui.text(last.label)} in "
+        f"{ui.text(last.image)}, where {ui.text(other.reviewer) or 'somebody without a name'} said {'yes' if other.value else 'no'}. "
+        "The CSV keeps its value until somebody settles it under People and conflicts."
+    )
 
 
 def show_all(every_label: str) -> None:
