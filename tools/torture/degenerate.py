@@ -311,9 +311,10 @@ def shown(home: Path) -> Iterator[str]:
     import logging
     import os
 
+    from streamlit.logger import set_log_level
     from streamlit.testing.v1 import AppTest
 
-    logging.getLogger("streamlit").setLevel(logging.CRITICAL)  # that there is no browser
+    set_log_level(logging.CRITICAL)  # that there is no browser
     before = os.environ.get("PANORAMA_HOME")
     os.environ["PANORAMA_HOME"] = str(home)
     try:

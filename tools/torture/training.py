@@ -404,9 +404,10 @@ def words_of_page(home: Path, _: int, run_id: str) -> str:
     """What the Train page says of a run."""
     import logging
 
+    from streamlit.logger import set_log_level
     from streamlit.testing.v1 import AppTest
 
-    logging.getLogger("streamlit").setLevel(logging.CRITICAL)  # that there is no browser
+    set_log_level(logging.CRITICAL)  # that there is no browser
     os.environ["PANORAMA_HOME"] = str(home)
     app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
     app.run()
