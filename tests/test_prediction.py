@@ -78,11 +78,11 @@ def test_of_many_labels_those_seen_nowhere_are_folded_away() -> None:
     names = [f"label {j}" for j in range(12)]
     seen = np.full((len(lefts), 12), 0.1, np.float32)
     seen[2, [3, 7]] = 0.9
-    shown, folded = strip_html(names, Strip(lefts, rights, seen)).split("<details>")
+    shown, folded = strip_html(names, Strip(lefts, rights, seen), [0.5] * len(names)).split("<details>")
     assert [name for name in names if f"<b>{name}</b>" in shown] == ["label 3", "label 7"]
     assert folded.startswith("<summary>10 labels nowhere over 0.5</summary>")
     assert folded.count('class="pn-strip"') == 10
-    assert "<details>" not in strip_html(names[:5], Strip(lefts, rights, seen[:, :5]))
+    assert "<details>" not in strip_html(names[:5], Strip(lefts, rights, seen[:, :5]), [0.5] * 5)
 
 
 def test_the_words_say_where_a_label_is_seen() -> None:
@@ -90,10 +90,14 @@ def test_the_words_say_where_a_label_is_seen() -> None:
     assert strip is not None
     n = len(strip.lefts)
     assert n == 7, "width 1/4, steps of 1/8"
+    # Centres at 1/8, 2/8, ..., 7/8: halfway between them stand 3/16, 5/16, ..., 13/16.
     assert (
-        where_in_words(strip, np.float32([0.9, 0.8, 0, 0, 0, 0.6, 0.2]))
-        == "0% to 38% of the width, 62% to 88% of the width; at most 0.90"
+        where_in_words(strip, np.float32([0.9, 0.8, 0, 0, 0, 0.6, 0.2]), 0.5)
+        == "0% to 31% of the width, 69% to 81% of the width; at most 0.90"
     )
-    assert where_in_words(strip, np.float32([0.9, 0, 0.6, 0, 0, 0, 0])).startswith("0% to 50% of the width;"), "they touch"
-    assert where_in_words(strip, np.float32([0.5] * n)) == "nowhere over 0.5; at most 0.50"
-    assert where_in_words(strip, np.float32([0.75] * n)) == "all along, at most 0.75"
+    said = where_in_words(strip, np.float32([0.9, 0, 0.6, 0, 0, 0, 0]), 0.5)
+    assert said.startswith("0% to 19% of the width, 31% to 44% of the width;"), "white in the strip between them"
+    assert where_in_words(strip, np.float32([0.4, 0, 0, 0, 0, 0, 0.5]), 0.384).startswith("0% to 19% of the width, 81% to 100% ")
+    assert where_in_words(strip, np.float32([0.5] * n), 0.5) == "nowhere over 0.5; at most 0.50"
+    assert where_in_words(strip, np.float32([0.3] * n), 0.384) == "nowhere over 0.38; at most 0.30"
+    assert where_in_words(strip, np.float32([0.75] * n), 0.5) == "all along, at most 0.75"

@@ -27,7 +27,6 @@ Look = tuple["npt.NDArray[np.float32] | None", "Strip | None"]  # where labels a
 _OVERLAY_SIDE = 112
 _KEPT_LOOKS = 200
 _FEW_LABELS = 8  # that are all shown
-_SEEN = 0.5  # probability from which a label is said to be seen at a place
 
 
 @st.cache_resource(show_spinner="Loading the model", max_entries=3)
@@ -117,7 +116,7 @@ def card(
         picture.html(photo_html(data, 640, answer.name, over))
     else:
         bars = st.container()
-        bars.html(photo_html(data, 1400, answer.name, over) + strip_html(labels, strip))
+        bars.html(photo_html(data, 1400, answer.name, over) + strip_html(labels, strip, limits))
         along = [label for label, p, limit in zip(labels, strip.probabilities.max(0), limits, strict=True) if p > limit]
         whole = f"{text(', '.join(along)) or 'no label'} along it; squeezed into one look: {whole}"
     bars.markdown(f"**{text(answer.name)}**: {whole}")
@@ -161,44 +160,52 @@ def photo_html(data: bytes, side: int, name: str, heat: npt.NDArray[np.float32] 
     return f'<div class="pn-over"><img src="data:image/jpeg;base64,{photo}" alt="{esc(name)}">{over}</div>'
 
 
-def strip_html(labels: Sequence[str], strip: "Strip") -> str:
+def strip_html(labels: Sequence[str], strip: "Strip", limits: Sequence[float]) -> str:
     """A row a label under a wide picture, as wide as the picture: darker where the label is likelier, and in words where it is likeliest.
 
-    Of many labels those that are seen nowhere are folded away.
+    limits: the threshold of each label. Of many labels those that are seen nowhere are folded away.
     """
-    seen = strip.probabilities.max(0) > _SEEN
+    seen = strip.probabilities.max(0) > np.array(limits)
     few = len(labels) <= _FEW_LABELS
-    rows = [_strip_row(label, strip, j) for j, label in enumerate(labels) if few or seen[j]]
-    others = [_strip_row(label, strip, j) for j, label in enumerate(labels) if not (few or seen[j])]
+    rows = [_strip_row(label, strip, j, limits[j]) for j, label in enumerate(labels) if few or seen[j]]
+    others = [_strip_row(label, strip, j, limits[j]) for j, label in enumerate(labels) if not (few or seen[j])]
     folded = ""
     if others:
-        told = f"{counted(len(others), 'label')} nowhere over {_SEEN:g}"
+        over = f"{limits[0]:g}" if len(set(limits)) == 1 else "their thresholds"
+        told = f"{counted(len(others), 'label')} nowhere over {over}"
         folded = f'<details><summary>{told}</summary><div class="pn-strips">{"".join(others)}</div></details>'
     return f'<div class="pn-strips">{"".join(rows)}{folded}</div>'
 
 
-def _strip_row(label: str, strip: "Strip", j: int) -> str:
+def _strip_row(label: str, strip: "Strip", j: int, limit: float) -> str:
     values = strip.probabilities[:, j]
-    centres = (strip.lefts + strip.rights) / 2
     stops = ", ".join(
         f"color-mix(in srgb, var(--pn-blue) {value:.0%}, transparent) {centre:.1%}"
-        for centre, value in zip(centres, values, strict=True)
+        for centre, value in zip(_centres(strip), values, strict=True)
     )
     return (
         f'<div class="pn-strip"><div class="pn-scale" style="background: linear-gradient(90deg, {stops})"></div>'
-        f'<div class="pn-said"><b>{esc(label)}</b> {esc(where_in_words(strip, values))}</div></div>'
+        f'<div class="pn-said"><b>{esc(label)}</b> {esc(where_in_words(strip, values, limit))}</div></div>'
     )
 
 
-def where_in_words(strip: "Strip", values: npt.NDArray[np.float32]) -> str:
-    """Where a label is seen along the picture: its windows over 0.5, those that overlap or touch as one; or else that there are none."""
-    seen = np.flatnonzero(values > _SEEN)
+def _centres(strip: "Strip") -> npt.NDArray[np.float64]:
+    return (strip.lefts + strip.rights) / 2
+
+
+def where_in_words(strip: "Strip", values: npt.NDArray[np.float32], limit: float) -> str:
+    """Where a label is seen along the picture: its windows over `limit`, neighbours as one; or else that there are none.
+
+    A window speaks for what is nearer to its centre than to another's, as the strip is drawn.
+    """
+    seen = np.flatnonzero(values > limit)
     best = float(values.max())
     if not len(seen):
-        return f"nowhere over {_SEEN:g}; at most {best:.2f}"
+        return f"nowhere over {limit:.2g}; at most {best:.2f}"
     if len(seen) == len(values):
         return f"all along, at most {best:.2f}"
-    apart = strip.lefts[seen[1:]] > strip.rights[seen[:-1]] + 1e-6
-    groups = np.split(seen, np.flatnonzero(apart) + 1)
-    places = [f"{strip.lefts[group[0]]:.0%} to {strip.rights[group[-1]]:.0%} of the width" for group in groups]
+    centres = _centres(strip)
+    edges = [0.0, *((centres[1:] + centres[:-1]) / 2), 1.0]
+    groups = np.split(seen, np.flatnonzero(np.diff(seen) > 1) + 1)
+    places = [f"{edges[group[0]]:.0%} to {edges[group[-1] + 1]:.0%} of the width" for group in groups]
     return f"{', '.join(places)}; at most {best:.2f}"
