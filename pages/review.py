@@ -127,7 +127,7 @@ image = st.query_params.get("image")
 if image is not None and image not in queue.position:
     st.warning(f"The picture {ui.text(image)} is not in this run. Showing all.")
     image = None
-if image is not None:
+if image is not None and not of_people:
     left, right = head.columns([4, 1], vertical_alignment="center")
     left.caption(f"Only the picture {ui.text(image)}, as the link says.")
     right.button("Show all", key="all-pictures", on_click=review.show_all, args=(every_label,))

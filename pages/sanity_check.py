@@ -24,7 +24,7 @@ images, splits, labels, targets = found.images, found.splits, found.labels, foun
 controls = st.columns([1.9, 1, 1.6, 0.9])
 options = ["before training", "after training"] if found.after is not None else ["before training"]
 when = controls[0].segmented_control("Predictions", options, default=options[-1], required=True, key=f"when-{len(options)}")
-label = controls[1].selectbox("Label", ["all labels", *labels], key="label")
+label = ui.kept(controls[1].selectbox, "Label", ["all labels", *labels], "sanity-label")
 kinds = {
     "all": "all pictures",
     "wrong": "any disagreement",
@@ -32,8 +32,8 @@ kinds = {
     "missing": "CSV says it, model does not (false negative)",
     "right": "full agreement",
 }
-kind = controls[2].selectbox("Show", list(kinds), format_func=kinds.__getitem__, key="kind")
-split = controls[3].selectbox("Split", ["test", "validation", "train", "all"], key="split")
+kind = ui.kept(controls[2].selectbox, "Show", list(kinds), "sanity-kind", format_func=kinds.__getitem__)
+split = ui.kept(controls[3].selectbox, "Split", ["test", "validation", "train", "all"], "sanity-split")
 if found.after is None:
     st.info("This run has not finished: these are the predictions of the untrained head.")
 
@@ -60,7 +60,7 @@ n_all = int(in_split.sum())
 where = "" if split == "all" else f" of the {split} split"
 about = "" if label == "all labels" else f" about {ui.text(label)}"
 st.write(
-    f"**{n_wrong:,} of {n_all:,}** pictures{where} disagree with the CSV{about} (probability over {threshold:g} counts as predicted)."
+    f"On **{n_wrong:,} of {n_all:,}** pictures{where} the model disagrees with the CSV{about} (probability over {threshold:g} counts as predicted)."
 )
 if split in ("train", "all") and when == "after training":
     st.caption("The model was trained on the pictures of the train split with their labels: agreement there is not evidence.")
@@ -106,9 +106,12 @@ def card(i: int) -> str:
     )
 
 
-ui.grid((card(i) for i in shown[ui.pager(len(shown), 24, "grid")].tolist()), card_width=225)
+ui.grid((card(i) for i in shown[ui.pager(len(shown), 24, f"grid {label} {kind} {split} {when}")].tolist()), card_width=225)
 st.divider()
-st.write("Where the two disagree, sometimes the model is right and the CSV is wrong. The review begins with the likeliest.")
+st.write(
+    "Where the two disagree, sometimes the model is right and the CSV is wrong. The review begins with the likeliest, and shows what models say that never "
+    "saw the picture: its numbers differ from these."
+)
 if runs.find_run(runs.workspace(), run.id) and run.has("suspects.csv"):
     ui.page_link("review", "Next: review the labels that are probably wrong →")
 else:

@@ -41,7 +41,7 @@ elif found is not None:
     ui.page_link("train", f"Go on: train on {ui.text(found.source.name)} →")
 steps = (
     ("dataset", "Dataset", "Import pictures and labels, and see what is wrong with them.", found is not None),
-    ("train", "Train", "Two phases, live curves; stop, resume and compare runs.", bool(finished)),
+    ("train", "Train", "Two phases, live curves; stop, resume and compare runs.", bool(finished) and not runs.is_busy(home)),
     ("sanity_check", "Sanity check", "What the model says beside what the CSV says, before and after training.", False),
     ("review", "Review", "Decide on the labels that are probably wrong, alone or with others.", False),
     ("export", "Export", "Take home the corrected CSV, and see each line that changes.", False),

@@ -65,6 +65,18 @@ if (
 run = ui.choose_run()
 
 
+def show(another: str) -> None:
+    """This run in place of the one that is shown."""
+    ui.keep_run(another)
+    st.query_params["run"] = another
+
+
+busy = runs.running(home)
+if busy is not None and busy != run.id:
+    st.info("Another training is running.")
+    st.button("Show the one that is running", key="show-running", on_click=show, args=(busy,))
+
+
 def resume(again: Run) -> None:
     """Starts the worker on the same folder; it goes on after its last finished epoch."""
     try:

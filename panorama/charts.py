@@ -295,7 +295,7 @@ def old_and_new(rows: Sequence[Mapping[str, Any]]) -> AnyChart:
         yOffset=alt.YOffset("run:N", sort=runs, scale=alt.Scale(paddingInner=0.1, paddingOuter=0.25)),
         color=alt.Color("run:N", legend=None, scale=alt.Scale(domain=runs, range=[_OLD, _NEW])),
     )
-    x = alt.X("value:Q", title="higher is better", scale=scale, axis=alt.Axis(labelFlushOffset=_AT_THE_EDGE))
+    x = alt.X("value:Q", title="higher is better", scale=scale, axis=alt.Axis(labelFlushOffset=_AT_THE_EDGE, tickCount=6))
     interval = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title="higher is better", scale=scale), x2="high:Q")
     shape = alt.Shape("run:N", legend=None, scale=alt.Scale(domain=runs, range=["circle", "diamond"]))
     dots = base.mark_point(size=100, filled=True, opacity=1).encode(x=x, shape=shape)

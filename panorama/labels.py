@@ -523,12 +523,12 @@ def _count_positives(table: CsvTable, labels: Sequence[str], targets: npt.NDArra
         if n_positives == 0:
             kind, found = (
                 "no-positives",
-                f"0 for every image ({n_images}); it cannot be learned. Add images that have it.",
+                f"0 in every row ({n_images}); it cannot be learned. Add images that have it.",
             )
         elif n_positives == n_images:
-            kind, found = "all-positive", f"1 for every image ({n_images}); it cannot be learned. Add images without it."
+            kind, found = "all-positive", f"1 in every row ({n_images}); it cannot be learned. Add images without it."
         elif n_positives < FEW_POSITIVES:
-            few = f"1 for only {n_positives} of {n_images} images; expected at least {FEW_POSITIVES}"
+            few = f"1 in only {n_positives} of {n_images} rows; expected at least {FEW_POSITIVES}"
             kind, found = (
                 "few-positives",
                 f"{few}. Little is learned from so few and its scores are unsure. Add images that have it.",

@@ -227,13 +227,17 @@ class ErrorCount:
     high: float
 
 
+# Of cells with at least this doubt at least so many are wrong: 0.92 and 0.99 of them on drawn pictures with 20 and 5 labels (docs/suspects.md).
+_SURE, _SURE_ARE_WRONG = 0.9, 0.75
+
+
 def count_errors(
     labels: Sequence[str],
     targets: npt.NDArray[np.int8],
     doubt: npt.NDArray[np.floating[Any]],
     reason: npt.NDArray[np.int8] | None = None,
 ) -> list[ErrorCount]:
-    """For each label, missing then extra: the sum of doubts, with the chance in the cells and in the estimated rate.
+    """For each label, missing then extra: the sum of doubts, with the chance in the cells and in the estimated rate; at least most of the surest.
 
     reason: as in `Doubts`; None where every cell is a slip.
     """
@@ -245,6 +249,7 @@ def count_errors(
             expected, margin = float(d.sum()), 1.96 * float(np.sqrt((d * (1 - d)).sum() + d.sum()))
             of_hard = 0.0 if reason is None else float(d[reason[targets[:, k] == value, k] == REASONS.index("hard")].sum())
             low, high = expected - margin - 0.9 * of_hard, expected + margin + of_hard
+            low = max(low, _SURE_ARE_WRONG * float(np.count_nonzero(d >= _SURE)))
             counts.append(ErrorCount(label, kind, expected, max(0.0, low), min(float(len(d)), high)))
     return counts
 

@@ -202,8 +202,8 @@ WRONG = {  # kind: (CSV, severity, what is said, what is left out)
     "duplicate-file": (f"f,a,b\n{SIX}2,1,1\n", "error", "labels.csv, line 8: '2' means the same picture as '2.png' (2.png). Keep one row", 1),
     "not-binary": ("f,a,b\n" + SIX.replace("3.png,1", "3.png,2"), "error", "labels.csv, line 4: a is '2'; expected 0 or 1", 1),
     "empty-column": ("f,a,b,c\n" + SIX.replace(",1\n", ",1,\n"), "warning", "labels.csv: column 'c' is empty; expected 0 or 1", 0),
-    "no-positives": ("f,a,b\n" + SIX.replace(",1\n", ",0\n"), "warning", "labels.csv: b is 0 for every image (6); it cannot be learned", 0),
-    "few-positives": (f"f,a,b\n{SIX}", "warning", "labels.csv: a is 1 for only 3 of 6 images; expected at least 5", 0),
+    "no-positives": ("f,a,b\n" + SIX.replace(",1\n", ",0\n"), "warning", "labels.csv: b is 0 in every row (6); it cannot be learned", 0),
+    "few-positives": (f"f,a,b\n{SIX}", "warning", "labels.csv: a is 1 in only 3 of 6 rows; expected at least 5", 0),
     "ambiguous-file": (f"f,a,b\n{SIX}7.png,1,0\n", "error", "labels.csv, line 8: '7.png' may mean x/7.png or y/7.png. Write the folder into the CSV", 1),
     "unreadable": (f"f,a,b\n{SIX}bad.png,1,0\n", "error", "bad.png: not a picture that can be read", 1),
 }  # fmt: skip

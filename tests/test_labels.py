@@ -239,7 +239,7 @@ def test_an_empty_column_among_crosses_is_a_label_without_positives():
     assert sheet.labels == ("sea", "trees")
     assert sheet.targets.tolist() == [[1, 0], [0, 0]]
     assert sentences(sheet, "no-positives") == [
-        "train_label.csv: trees is 0 for every image (2); it cannot be learned. Add images that have it."
+        "train_label.csv: trees is 0 in every row (2); it cannot be learned. Add images that have it."
     ]
     assert corrected(sheet, {("2.jpg", "trees"): 1}) == b"fname,sea,trees\n1.jpg,x,\n2.jpg,,x\n"
 
@@ -262,7 +262,7 @@ def test_constant_and_rare_labels_are_warnings():
     rows = "".join(f"{n}.jpg,1,0,{int(n < 3)},{n % 2}\n" for n in range(12))
     sheet = sheet_of("fname,all,none,rare,half\n" + rows)
     assert kinds(sheet, "warning") == ["all-positive", "no-positives", "few-positives"]
-    assert "rare is 1 for only 3 of 12 images; expected at least 5" in sentences(sheet, "few-positives")[0]
+    assert "rare is 1 in only 3 of 12 rows; expected at least 5" in sentences(sheet, "few-positives")[0]
 
 
 # -- what is wrong with a row

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import COLOURS, QUICK, ROOT, patch_picture
+from filelock import FileLock
 from streamlit.testing.v1 import AppTest
 
 from panorama import runs, ui
@@ -19,6 +20,7 @@ from panorama.datasets import load
 from panorama.decisions import Answer
 from panorama.finding import find_source, with_layouts
 from panorama.reviewfiles import open_queue
+from panorama.reviewing import ReviewQueue
 from panorama.reviews import ReviewStore
 from panorama.runs import Run
 from panorama.worker import run as work
@@ -805,6 +807,43 @@ def test_answers_that_a_run_writes_later_are_seen(finished: Run) -> None:
     app.run()
     sound(app)
     assert "the predictions of the untrained head" not in words(app)
+
+
+@pytest.mark.usefixtures("finished")
+def test_where_nothing_was_learned_the_review_counts_no_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    for unlearned, said in (((), "about"), (("red",), "about"), (("red", "green", "blue"), "unknown")):
+        monkeypatch.setattr(ReviewQueue, "unlearned", property(lambda _, found=unlearned: found))
+        told = words(open_page("review"))
+        assert re.search(r"Errors in all</div><div class=\"pn-value\">(\w+)", told)[1] == said, told  # type: ignore[index]
+        assert ("Of the next" in told) == (said == "about")
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_sanity_check_is_as_it_was_left_when_somebody_comes_back() -> None:
+    app = open_page("sanity_check")
+    app.selectbox(key="sanity-kind").set_value("right").run()
+    app.selectbox(key="sanity-split").set_value("all").run()
+    told = words(app)
+    follow(app, "review")
+    follow(app, "sanity_check")
+    assert (app.selectbox(key="sanity-kind").value, app.selectbox(key="sanity-split").value) == ("right", "all")
+    assert words(app) == told
+
+
+def test_train_leads_to_the_training_that_is_running(finished: Run, home: Path) -> None:
+    app = open_page("train")
+    assert not [button for button in app.button if button.key == "show-running"]
+    other = again(finished, "20990101-000000-abcd")
+    lock = FileLock(home / "worker.lock")
+    with lock:
+        (home / "worker.json").write_text(json.dumps({"run": other.id}))
+        app.query_params["run"] = finished.id
+        app.run()
+        sound(app)
+        app.button(key="show-running").click().run()
+        sound(app)
+        assert app.selectbox(key="run-None").value == other.id
+        assert not [button for button in app.button if button.key == "show-running"]
 
 
 def test_the_sanity_check_says_what_people_have_decided_where_the_model_and_the_csv_differ(finished: Run, home: Path) -> None:

@@ -40,6 +40,24 @@ def decide(run: Run, home: Path, *names: str) -> None:
     ReviewStore(home / "reviews.sqlite").apply(run.fingerprint, answers)
 
 
+def test_a_refresh_keeps_the_name_of_its_tab_though_another_one_has_another(opened: Browser, finished: Run, home: Path) -> None:
+    with server(home) as (address, _):
+        page = visit(opened, address)
+        sign(page, "Ada")
+        beside = page.context.new_page()
+        beside.goto(f"{address}/review")
+        expect(beside.get_by_role("textbox", name="Your name")).to_have_value("Ada", timeout=20_000)
+        sign(beside, "Bob")
+        for tab, who in ((page, "Ada"), (beside, "Bob")):
+            tab.reload()
+            tab.wait_for_function(shown_picture(), timeout=60_000)
+            settled(tab)
+            expect(tab.get_by_role("textbox", name="Your name")).to_have_value(who, timeout=20_000)
+            tab.keyboard.press("y")
+            all_saved(tab)
+        assert [row.reviewer for row in ReviewStore(home / "reviews.sqlite").log(finished.fingerprint)] == ["Ada", "Bob"]
+
+
 def test_a_name_comes_back_on_the_people_page_by_a_refresh_and_by_a_link(opened: Browser, finished: Run, home: Path) -> None:
     decide(finished, home, "Ada", "Bob")
     with server(home) as (address, _):

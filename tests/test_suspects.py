@@ -346,6 +346,17 @@ def test_the_count_of_errors_on_hard_pictures_has_a_wide_interval() -> None:
     assert hard.high > slips.high + 19
 
 
+def test_the_surest_suspects_are_part_of_the_least_that_is_counted() -> None:
+    """Nineteen of the next twenty are wrong, and two to 75 in all: one of the two is not so."""
+    targets = np.zeros((1000, 4), np.int8)
+    doubt = np.full((1000, 4), 0.002)
+    doubt[:5] = 0.95
+    counts = count_errors(list("abcd"), targets, doubt, np.full((1000, 4), REASONS.index("hard"), np.int8))
+    missing = [c for c in counts if c.kind == "missing"]
+    assert [c.low for c in missing] == pytest.approx([0.75 * 5] * 4)
+    assert all(c.low <= c.expected for c in missing)
+
+
 def test_a_label_that_was_not_learned_does_not_make_all_its_pictures_suspects() -> None:
     rng = np.random.default_rng(0)
     targets = (rng.random((400, 2)) < 0.1).astype(np.int8)

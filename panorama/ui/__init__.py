@@ -610,6 +610,15 @@ def facts(*entries: tuple[str, object] | tuple[str, object, str], small: bool = 
     st.html(f'<div class="pn-facts{" pn-line" if small else ""}">{"".join(parts)}</div>')
 
 
+def kept(widget: Callable[..., Any], label: str, options: Sequence[str], key: str, **settings: Any) -> Any:
+    """A choice that is still there when somebody comes back to the page; the first option where it is none any more."""
+    memory = f"{key}-kept"
+    if key not in st.session_state and st.session_state.get(memory) in options:
+        st.session_state[key] = st.session_state[memory]
+    st.session_state[memory] = chosen = widget(label, options, key=key, **settings)
+    return chosen
+
+
 def pager(n_items: int, page_size: int, key: str) -> slice:
     """Which items to show; a page number above them when there is more than one page."""
     n_pages = max(1, -(-n_items // page_size))

@@ -19,7 +19,7 @@ def table(listed: Sequence[Run]) -> None:
         metrics, h = run.metrics(), run.history()
         test = metrics["test"] if metrics else None
         rows.append({
-            "run": run.id, "data set": run.source.name, "state": run.state(h),
+            "run": run.id, "data set": run.source.name, "labels": f"{run.corrects.cells:,} corrected" if run.corrects else "as they came", "state": run.state(h),
             "test mAP": test["macro"]["average_precision"] if test else None, "test F1": test["macro"]["f1"] if test else None,
             "best validation loss": h.best.validation_loss if h.best else None, "epochs": len(h.epochs),
             "minutes": ((h.last_at or 0) - (h.started_at or 0)) / 60 if h.started_at else None, "backbone": run.config.backbone,

@@ -243,11 +243,14 @@ def _figures(desk: Desk, view: View) -> None:
         entries.append(("In conflict", f"{len(fold.conflicts):,}", "until settled"))
     if verdicts["skip"]:
         entries.append(("Skipped", f"{verdicts['skip']:,}", "by everybody"))
+    knows_none = len(desk.queue.unlearned) == len(desk.queue.labels)
     n, wrong = desk.expected_wrong(view.filters, view.who, 20)
-    if n and not view.blind:
+    if n and not view.blind and not knows_none:
         about = f"about {wrong:.0f}" if wrong >= 0.5 else "hardly any"
         entries.append((f"Of the next {n}", about, "is wrong" if round(wrong) == 1 else "are wrong"))
-    if desk.queue.has_evidence and not view.blind:
+    if desk.queue.has_evidence and not view.blind and knows_none:
+        entries.append(("Errors in all", "unknown", "too little was learned to count them"))
+    elif desk.queue.has_evidence and not view.blind:
         expected, low, high = in_all(desk.errors())
         entries.append(("Errors in all", f"about {expected:,.0f}", f"{low:,.0f} to {high:,.0f}"))
     ui.facts(*entries, small=True)

@@ -41,7 +41,7 @@ class View {
     this.notice.hidden = !said.length;
     this.dismiss.hidden = !desk.refused.length && !desk.contradictions.length;
     this.back.hidden = !desk.contradictions.length;
-    this.back.textContent = `Take back “${desk.contradictions.at(-1)?.now}”`;
+    if (desk.contradictions.length) this.back.textContent = `Take back “${desk.contradictions.at(-1).now}”`;
     this.tellLatest();
   }
 
@@ -414,7 +414,7 @@ class ImageView extends View {
     this.fill(this.panel, [
       this.place(card),
       el("h2", {}, "What is in this picture?"),
-      el("p", { class: "quiet" }, this.desk.data.blind ? "Blind: the labels start from no." : "The switches stand as the CSV says, the bars as the model does. Confirming decides every label of the picture."),
+      el("p", { class: "quiet" }, this.desk.data.blind ? "Blind: the labels start from no." : "The switches stand as the CSV says, the bars as models say that never saw the picture. Confirming decides every label of it."),
       el("ul", { class: "switches" }, ...card.labels.map((one, place) => this.switch(one, place))),
       el("div", { class: "more confirm" },
         el("button", { type: "button", class: "answer", "aria-keyshortcuts": "control+enter", onclick: () => this.confirm() },
