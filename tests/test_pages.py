@@ -87,7 +87,6 @@ def test_review_says_why_shows_what_is_alike_and_how_many_are_wrong(finished: Ru
     assert card["why"]
     assert 0 <= card["context"] <= 1
     assert len(card["near"]) == 5
-    assert "Of the next 20" in words(app)
     assert "Errors in all" in words(app)
     for path in (finished.source.root / "test").glob("*.jpg"):
         path.write_bytes(b"not a picture")
@@ -908,6 +907,19 @@ def test_a_data_set_without_a_training_is_not_taken_for_one_that_has(finished: R
     app.selectbox(key="run-of-others").set_value(finished.id).run()
     sound(app)
     assert "Complete. Every image" in words(app), "but it can be asked for"
+    assert "not of others, which is the data set now" in words(app)
+
+
+@pytest.mark.parametrize("name", ["sanity_check", "review", "export", "effect", "report", "predict"])
+def test_no_page_shows_another_data_set_s_run_unasked(finished: Run, home: Path, tmp_path: Path, name: str) -> None:
+    remember(home, with_layouts(find_source(Path(shutil.copytree(finished.source.root, tmp_path / "others")))))
+    app = open_page(name)
+    sound(app)
+    assert "There is no finished training of others yet." in words(app)
+    assert app.selectbox(key="run-of-others").value is None
+    app.selectbox(key="run-of-others").set_value(finished.id).run()
+    sound(app)
+    assert "There is no finished training" not in words(app), "but it can be asked for"
     assert "not of others, which is the data set now" in words(app)
 
 

@@ -297,8 +297,8 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
 
 
 def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
-    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest of the current data set that has the file `needs`,
-    else the newest of any. Ends the page when there is none.
+    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest of the current data set that has the file `needs`.
+    Ends the page when there is none; runs of other data sets are offered, not shown unasked.
 
     title: the page's, where it stands beside the menu rather than above it. own_labels: for decisions, which are on the labels as they came: where
     a retraining was chosen on another page, the run that it repeats.
@@ -309,16 +309,10 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
         left.title(title, width="content")
     home = runs.workspace()
     found = [run for run in runs.list_runs(home) if needs is None or run.has(needs)]
-    if not found:
-        busy = runs.running(home)
-        if not busy and current_source(home) is None:
-            no_data_set()
-        if busy:
-            st.fragment(_wait_for, run_every=2.0)(needs)
-        what = "The run has not got that far yet." if busy else "There is no finished training yet."
-        then = "This page shows it as soon as it has." if busy else "Train a model first; the demo takes about two minutes."
-        empty_state(what, then, "train", "See how far it is" if busy else "Go to training")
     root = _current_root()
+    is_of_this = not root or any(str(run.source.root) == root for run in found)
+    if not found or not (is_of_this or {st.query_params.get("run"), kept_run()} & {run.id for run in found}):
+        _no_run(home, found, needs)
     found = sorted(found, key=lambda run: str(run.source.root) != root)
     if own_labels:  # what was trained on corrected labels comes after the runs whose labels people decide on
         found = sorted(found, key=lambda run: run.corrects is not None)
@@ -359,10 +353,38 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
     return run
 
 
-def _wait_for(needs: str | None) -> None:
-    """Has the page run again once a run has the file, or none is under way any more."""
+def _no_run(home: Path, others: Sequence[Run], needs: str | None) -> None:
+    """What a page says while the current data set has no run that got far enough. others: of other data sets. Ends the page."""
+    busy, source = runs.running(home), current_source(home)
+    if not busy and source is None:
+        no_data_set()
+    if busy:
+        st.fragment(_wait_for, run_every=2.0)(needs, busy)
+    if others:
+        run_of_another(others)
+    what = (
+        "The run has not got that far yet."
+        if busy
+        else f"There is no finished training of {text(source.name) if source else ''} yet."
+    )
+    then = "This page shows it as soon as it has." if busy else "Train a model first; the demo takes about two minutes."
+    empty_state(what, then, "train", "See how far it is" if busy else "Go to training")
+
+
+def run_of_another(listed: Sequence[Run]) -> None:
+    """A menu of other data sets' runs, none of them chosen."""
+    titles = {run.id: run_title(run) for run in listed}
+    st.selectbox(
+        "Runs of other data sets", list(titles), index=None, format_func=titles.__getitem__, placeholder="Show one of them",
+        key="run-of-others", on_change=lambda: keep_run(st.session_state["run-of-others"]),
+    )  # fmt: skip
+
+
+def _wait_for(needs: str | None, busy: str) -> None:
+    """Has the page run again once this run has the file, or is not under way any more."""
     home = runs.workspace()
-    if runs.running(home) is None or any(needs is None or run.has(needs) for run in runs.list_runs(home)):
+    run = runs.find_run(home, busy)
+    if runs.running(home) != busy or run is None or needs is None or run.has(needs):
         st.rerun()
 
 

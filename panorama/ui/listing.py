@@ -69,15 +69,7 @@ def two_of_one_data_set(runs: Sequence[Run], shown: Run | None) -> list[Run]:
 
 def of_others(listed: Sequence[Run]) -> None:
     """Where the current data set has no run: a menu of the others, none of them chosen, and what there is of them."""
-    titles = {run.id: ui.run_title(run) for run in listed}
-
-    def choose() -> None:
-        ui.keep_run(st.session_state["run-of-others"])
-
-    st.selectbox(
-        "Runs of other data sets", list(titles), index=None, format_func=titles.__getitem__, placeholder="Show one of them",
-        key="run-of-others", on_change=choose,
-    )  # fmt: skip
+    ui.run_of_another(listed)
     table(listed)
     curves(listed, None)
 
