@@ -23,7 +23,10 @@ images, splits, labels, targets = found.images, found.splits, found.labels, foun
 
 controls = st.columns([1.9, 1, 1.6, 0.9])
 options = ["before training", "after training"] if found.after is not None else ["before training"]
-when = controls[0].segmented_control("Predictions", options, default=options[-1], required=True, key=f"when-{len(options)}")
+if (key := f"when-{len(options)}") not in st.session_state:  # as it was left, or what there is last
+    left = st.session_state.get("sanity-when")
+    st.session_state[key] = left if left in options else options[-1]
+st.session_state["sanity-when"] = when = controls[0].segmented_control("Predictions", options, required=True, key=key)
 label = ui.kept(controls[1].selectbox, "Label", ["all labels", *labels], "sanity-label")
 kinds = {
     "all": "all pictures",
@@ -96,7 +99,7 @@ def card(i: int) -> str:
     link = ""
     if differences and run.has("suspects.csv"):
         query = urlencode({"run": run.id, "image": images[i], "mode": "image"})
-        link = f'<a class="pn-link" href="review?{ui.esc(query)}" target="_blank" rel="noopener">review this picture ↗</a>'
+        link = f'<a class="pn-link" href="review?{ui.esc(query)}">review this picture →</a>'
     return (
         f'<div class="pn-card{" pn-wrong" if differences else ""}">'
         f"{ui.run_picture_html(run, found.paths[i], 480, images[i])}"

@@ -32,7 +32,9 @@ with right.container(border=True, height="stretch"):
     ui.page_link("dataset", "Choose a folder or upload a zip →")
 
 st.subheader("The way through")
-finished = [run for run in runs.list_runs(home) if run.has("metrics.json")]
+finished = [
+    run for run in runs.list_runs(home) if run.has("metrics.json") and (found is None or run.source.root == found.source.root)
+]
 if runs.is_busy(home):
     ui.page_link("train", "Go on: watch the training →")
 elif finished:
@@ -41,7 +43,12 @@ elif found is not None:
     ui.page_link("train", f"Go on: train on {ui.text(found.source.name)} →")
 steps = (
     ("dataset", "Dataset", "Import pictures and labels, and see what is wrong with them.", found is not None),
-    ("train", "Train", "Two phases, live curves; stop, resume and compare runs.", bool(finished) and not runs.is_busy(home)),
+    (
+        "train",
+        "Train",
+        "Two phases, live curves; stop, resume and compare runs.",
+        any(not runs.is_running(run) for run in finished),
+    ),
     ("sanity_check", "Sanity check", "What the model says beside what the CSV says, before and after training.", False),
     ("review", "Review", "Decide on the labels that are probably wrong, alone or with others.", False),
     ("export", "Export", "Take home the corrected CSV, and see each line that changes.", False),

@@ -57,13 +57,6 @@ if not listed:
     st.info("No training yet. Start one above; the curves appear here while it runs.")
     st.stop()
 
-if (
-    untrained and ui.kept_run() is None and "run" not in st.query_params
-):  # what was trained on other pictures is not shown unasked
-    listing.of_others(listed)
-    st.stop()
-run = ui.choose_run()
-
 
 def show(another: str) -> None:
     """This run in place of the one that is shown."""
@@ -71,10 +64,24 @@ def show(another: str) -> None:
     st.query_params["run"] = another
 
 
-busy = runs.running(home)
-if busy is not None and busy != run.id:
-    st.info("Another training is running.")
-    st.button("Show the one that is running", key="show-running", on_click=show, args=(busy,))
+busy, beside = runs.running(home), st.container()
+
+
+def lead_to_the_running(shown: Run | None) -> None:
+    """Where another run is shown, or none."""
+    if busy and (shown is None or shown.id != busy):
+        beside.info("A training is running." if shown is None else "Another training is running.")
+        beside.button("Show the one that is running", key="show-running", on_click=show, args=(busy,))
+
+
+if (
+    untrained and ui.kept_run() is None and "run" not in st.query_params
+):  # what was trained on other pictures is not shown unasked
+    lead_to_the_running(None)
+    listing.of_others(listed)
+    st.stop()
+run = ui.choose_run()
+lead_to_the_running(run)
 
 
 def resume(again: Run) -> None:

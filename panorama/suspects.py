@@ -217,7 +217,7 @@ class ErrorCount:
     """How many cells of one label and kind are wrong: `expected`, and an interval.
 
     For errors like slips it holds the number in about 19 of 20 cases. Nothing in the CSV says how many errors stand on hard pictures:
-    they are expected as in the audit, and for them the interval reaches from a tenth to twice of that.
+    they are expected as in the audit, and for them the interval reaches from a tenth to twice of that. It begins no lower than at three quarters of the cells of doubt 0.9 and more.
     """
 
     label: str
@@ -227,7 +227,7 @@ class ErrorCount:
     high: float
 
 
-# Of cells with at least this doubt at least so many are wrong: 0.92 and 0.99 of them on drawn pictures with 20 and 5 labels (docs/suspects.md).
+# Of cells with at least this doubt so many are taken to be wrong at least: 0.92 and 0.99 of them are, on drawn pictures with 20 and 5 labels (docs/suspects.md).
 _SURE, _SURE_ARE_WRONG = 0.9, 0.75
 
 

@@ -77,6 +77,7 @@ def test_the_health_check_tells_one_that_does_not(handler: type[BaseHTTPRequestH
 def test_what_goes_into_the_image_is_the_app_and_nothing_that_lies_beside_it(tmp_path: Path) -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*", "what is not named stays outside"
+    assert [line for line in lines if line.endswith((".streamlit", ".streamlit/"))] == [], "secrets lie there"
     taken = [line[1:] for line in lines if line.startswith("!")]
     for name in taken:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

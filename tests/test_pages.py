@@ -820,12 +820,14 @@ def test_where_nothing_was_learned_the_review_counts_no_errors(monkeypatch: pyte
 @pytest.mark.usefixtures("finished")
 def test_the_sanity_check_is_as_it_was_left_when_somebody_comes_back() -> None:
     app = open_page("sanity_check")
+    app.segmented_control(key="when-2").set_value("before training").run()
     app.selectbox(key="sanity-kind").set_value("right").run()
     app.selectbox(key="sanity-split").set_value("all").run()
     told = words(app)
     follow(app, "review")
     follow(app, "sanity_check")
     assert (app.selectbox(key="sanity-kind").value, app.selectbox(key="sanity-split").value) == ("right", "all")
+    assert app.segmented_control(key="when-2").value == "before training"
     assert words(app) == told
 
 
@@ -913,9 +915,18 @@ def test_a_data_set_without_a_training_is_not_taken_for_one_that_has(finished: R
 @pytest.mark.parametrize("name", ["sanity_check", "review", "export", "effect", "report", "predict"])
 def test_no_page_shows_another_data_set_s_run_unasked(finished: Run, home: Path, tmp_path: Path, name: str) -> None:
     remember(home, with_layouts(find_source(Path(shutil.copytree(finished.source.root, tmp_path / "others")))))
-    app = open_page(name)
-    sound(app)
-    assert "There is no finished training of others yet." in words(app)
+    with FileLock(
+        home / "worker.lock"
+    ):  # the other one's, which has the files already: nothing to wait for, and no page that runs without end
+        (home / "worker.json").write_text(json.dumps({"run": finished.id}))
+        app = open_page(name)
+        sound(app)
+        assert "There is no finished training of others yet." in words(app)
+    app.query_params["run"] = "gone"
+    app.run()
+    assert "The address asks for the training gone, which is not here." in words(app)
+    del app.query_params["run"]
+    app.run()
     assert app.selectbox(key="run-of-others").value is None
     app.selectbox(key="run-of-others").set_value(finished.id).run()
     sound(app)

@@ -486,7 +486,7 @@ def test_a_page_that_waits_for_a_training_goes_on_when_it_has_ended(opened: Brow
         expect(page.get_by_text("The run has not got that far yet.")).to_be_visible(timeout=30_000)
         expect(page.get_by_text("A training is running ...")).to_be_visible()
         lock.release()
-        expect(page.get_by_text("There is no finished training yet.")).to_be_visible(timeout=15_000)
+        expect(page.get_by_text("There is no finished training of")).to_be_visible(timeout=15_000)
         expect(page.get_by_text("A training is running ...")).to_have_count(0)
 
 

@@ -297,8 +297,8 @@ def choose_run(*, needs: str | None = None, title: str = "", own_labels: bool = 
 
 
 def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = False) -> Run:
-    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest of the current data set that has the file `needs`.
-    Ends the page when there is none; runs of other data sets are offered, not shown unasked.
+    """The run that the page shows: from `?run=`, else the one chosen on any page, else the newest of the current data set that has the file `needs`;
+    where no data set is chosen, the newest of any. Ends the page when there is none; runs of other data sets are offered, not shown unasked.
 
     title: the page's, where it stands beside the menu rather than above it. own_labels: for decisions, which are on the labels as they came: where
     a retraining was chosen on another page, the run that it repeats.
@@ -313,9 +313,8 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
     is_of_this = not root or any(str(run.source.root) == root for run in found)
     if not found or not (is_of_this or {st.query_params.get("run"), kept_run()} & {run.id for run in found}):
         _no_run(home, found, needs)
-    found = sorted(found, key=lambda run: str(run.source.root) != root)
-    if own_labels:  # what was trained on corrected labels comes after the runs whose labels people decide on
-        found = sorted(found, key=lambda run: run.corrects is not None)
+    # Where people decide, what was trained on corrected labels comes after the runs whose labels they decide on.
+    found = sorted(found, key=lambda run: (str(run.source.root) != root, own_labels and run.corrects is not None))
     ids = [run.id for run in found]
     asked = st.query_params.get("run")
     names = {run.id: run_title(run) for run in found}
@@ -355,9 +354,15 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
 
 def _no_run(home: Path, others: Sequence[Run], needs: str | None) -> None:
     """What a page says while the current data set has no run that got far enough. others: of other data sets. Ends the page."""
-    busy, source = runs.running(home), current_source(home)
+    busy, asked, source = runs.running(home), st.query_params.get("run"), current_source(home)
+    under_way = runs.find_run(home, busy) if busy else None
+    if under_way is not None and not (str(under_way.source.root) == _current_root() or under_way.id in (asked, kept_run())):
+        busy = None  # another data set's says nothing of when this page has something to show
     if not busy and source is None:
         no_data_set()
+    if asked is not None and asked != busy:
+        why = "has not got that far" if runs.find_run(home, asked) is not None else "is not here"
+        st.warning(f"The address asks for the training {text(asked)}, which {why}.")
     if busy:
         st.fragment(_wait_for, run_every=2.0)(needs, busy)
     if others:
@@ -365,7 +370,7 @@ def _no_run(home: Path, others: Sequence[Run], needs: str | None) -> None:
     what = (
         "The run has not got that far yet."
         if busy
-        else f"There is no finished training of {text(source.name) if source else ''} yet."
+        else f"There is no finished training{f' of {text(source.name)}' if source else ''} yet."
     )
     then = "This page shows it as soon as it has." if busy else "Train a model first; the demo takes about two minutes."
     empty_state(what, then, "train", "See how far it is" if busy else "Go to training")
@@ -384,7 +389,7 @@ def _wait_for(needs: str | None, busy: str) -> None:
     """Has the page run again once this run has the file, or is not under way any more."""
     home = runs.workspace()
     run = runs.find_run(home, busy)
-    if runs.running(home) != busy or run is None or needs is None or run.has(needs):
+    if runs.running(home) != busy or (run is not None and needs is not None and run.has(needs)):
         st.rerun()
 
 

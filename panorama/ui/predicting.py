@@ -165,13 +165,13 @@ def strip_html(labels: Sequence[str], strip: "Strip", limits: Sequence[float]) -
 
     limits: the threshold of each label. Of many labels those that are seen nowhere are folded away.
     """
-    seen = strip.probabilities.max(0) > np.array(limits)
+    seen = strip.probabilities.max(0) > np.array(limits, np.float32)
     few = len(labels) <= _FEW_LABELS
     rows = [_strip_row(label, strip, j, limits[j]) for j, label in enumerate(labels) if few or seen[j]]
     others = [_strip_row(label, strip, j, limits[j]) for j, label in enumerate(labels) if not (few or seen[j])]
     folded = ""
     if others:
-        over = f"{limits[0]:g}" if len(set(limits)) == 1 else "their thresholds"
+        over = _limit(limits[0]) if len(set(limits)) == 1 else "their thresholds"
         told = f"{counted(len(others), 'label')} nowhere over {over}"
         folded = f'<details><summary>{told}</summary><div class="pn-strips">{"".join(others)}</div></details>'
     return f'<div class="pn-strips">{"".join(rows)}{folded}</div>'
@@ -189,6 +189,10 @@ def _strip_row(label: str, strip: "Strip", j: int, limit: float) -> str:
     )
 
 
+def _limit(limit: float) -> str:
+    return f"{limit:.2g}" if limit < 0.99 else f"{limit:.4g}"
+
+
 def _centres(strip: "Strip") -> npt.NDArray[np.float64]:
     return (strip.lefts + strip.rights) / 2
 
@@ -198,10 +202,10 @@ def where_in_words(strip: "Strip", values: npt.NDArray[np.float32], limit: float
 
     A window speaks for what is nearer to its centre than to another's, as the strip is drawn.
     """
-    seen = np.flatnonzero(values > limit)
+    seen = np.flatnonzero(values > np.float32(limit))
     best = float(values.max())
     if not len(seen):
-        return f"nowhere over {limit:.2g}; at most {best:.2f}"
+        return f"nowhere over {_limit(limit)}; at most {best:.2f}"
     if len(seen) == len(values):
         return f"all along, at most {best:.2f}"
     centres = _centres(strip)

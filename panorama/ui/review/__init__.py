@@ -274,12 +274,13 @@ def held_by(held: Counter[str], *, with_counts: bool = False) -> str:
 
 def _against(desk: Desk, rows: list[Decision]) -> None:
     """Which of a tab's answers go against somebody else's, as soon as they do."""
-    conflicts = desk.fold.conflicts
-    found = [row for row in rows if row.value is not None and (row.image, row.label) in conflicts]
-    others = [one for row in found[-1:] for one in conflicts[row.image, row.label] if one.value != row.value]
+    conflicts = desk.fold.conflicts  # others change it meanwhile
+    against = ((row, conflicts.get((row.image, row.label), ())) for row in rows if row.value is not None)
+    found = [(row, said) for row, said in against if row.id in {one.id for one in said}]
+    others = [one for row, said in found[-1:] for one in said if one.value != row.value]
     if not others:
         return
-    last, other = found[-1], others[-1]
+    last, other = found[-1][0], others[-1]
     st.caption(
         f"**⚠ {counted(len(found), 'answer')} of this tab {'is' if len(found) == 1 else 'are'} in conflict.** The last: {ui.text(last.label)} in "
         f"{ui.text(last.image)}, where {ui.text(other.reviewer) or 'somebody without a name'} said {'yes' if other.value else 'no'}. "
