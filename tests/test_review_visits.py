@@ -362,6 +362,44 @@ def test_an_answer_given_while_leaving_is_sent_by_the_other_page_which_is_whole(
         expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible()
 
 
+def test_a_page_that_crossing_messages_have_left_empty_comes_back(opened: Browser, finished: Run, home: Path) -> None:
+    """What the review sends is sent once more, as if it had come late, when somebody is on another page."""
+    assert finished.has("suspects.csv")
+    of_the_review: list[str | bytes] = []
+    steps: list[str | bytes] = []
+
+    def through(socket: WebSocketRoute) -> None:
+        upstream = socket.connect_to_server()
+
+        def up(frame: str | bytes) -> None:
+            message = BackMsg()
+            message.ParseFromString(frame.encode() if isinstance(frame, str) else frame)
+            if message.rerun_script.fragment_id:
+                of_the_review.append(frame)
+            upstream.send(frame)
+            if message.rerun_script.is_history_navigation and len(steps) < 1:
+                steps.append(frame)
+                upstream.send(of_the_review[-1])
+
+        socket.on_message(up)
+        upstream.on_message(socket.send)
+
+    with server(home) as (address, _):
+        page = opened.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        page.route_web_socket("**/_stcore/stream", through)
+        page.goto(address)
+        page.locator("[data-testid=stSidebarNav] a[href$='/review']").click()
+        page.wait_for_function(shown_picture(), timeout=30_000)
+        page.keyboard.press("s")
+        all_saved(page)
+        page.wait_for_timeout(1500)
+        page.go_back()
+        page.wait_for_timeout(3000)
+        assert steps, "the control: it has crossed the step back"
+        expect(page.get_by_role("heading", name="panorama", exact=True)).to_be_visible(timeout=20_000)
+        no_traceback(page)
+
+
 def begins_a_page(frame: str | bytes) -> bool:
     """Whether this is the server's first word of a run of the script."""
     message = ForwardMsg()

@@ -19,6 +19,26 @@ function arrive(root, page) {
     way.from = pageHere();
   };
   document.addEventListener("click", onClick, true);
+  watchOver();
+}
+
+// Messages that cross on the way may leave a page empty all the same. Then it is asked for again, as Back does; twice at most for one address.
+const EMPTY_FOR_MS = 700;
+const MOST_TRIES = 2;
+
+function watchOver() {
+  let since, address, tries;
+  setInterval(() => {
+    if (address !== location.href) [address, tries] = [location.href, 0];
+    const app = document.querySelector('[data-testid="stApp"]');
+    const main = document.querySelector('[data-testid="stMain"]');
+    const isEmpty = app?.dataset.testScriptState === "notRunning" && main && !main.textContent.trim();
+    since = isEmpty ? since ?? performance.now() : undefined;
+    if (since === undefined || performance.now() - since < EMPTY_FOR_MS || tries === MOST_TRIES) return;
+    since = undefined;
+    tries += 1;
+    window.dispatchEvent(new PopStateEvent("popstate", { state: history.state }));
+  }, 200);
 }
 
 // Back changes the address at once, a link only when the other page has begun.
