@@ -23,10 +23,7 @@ images, splits, labels, targets = found.images, found.splits, found.labels, foun
 
 controls = st.columns([1.9, 1, 1.6, 0.9])
 options = ["before training", "after training"] if found.after is not None else ["before training"]
-if (key := f"when-{len(options)}") not in st.session_state:  # as it was left, or what there is last
-    left = st.session_state.get("sanity-when")
-    st.session_state[key] = left if left in options else options[-1]
-st.session_state["sanity-when"] = when = controls[0].segmented_control("Predictions", options, required=True, key=key)
+when = ui.kept(controls[0].segmented_control, "Predictions", options, f"when-{len(options)}", first=options[-1], required=True)
 label = ui.kept(controls[1].selectbox, "Label", ["all labels", *labels], "sanity-label")
 kinds = {
     "all": "all pictures",

@@ -806,6 +806,7 @@ def test_answers_that_a_run_writes_later_are_seen(finished: Run) -> None:
     app.run()
     sound(app)
     assert "the predictions of the untrained head" not in words(app)
+    assert app.segmented_control(key="when-2").value == "after training", "there was no choice before"
 
 
 @pytest.mark.usefixtures("finished")

@@ -322,6 +322,13 @@ def test_an_answer_against_somebody_else_s_is_told_at_once_and_blind_is_not(open
             page.context.close()
 
 
+def back_message(frame: str | bytes) -> BackMsg:
+    """What the browser has sent."""
+    message = BackMsg()
+    message.ParseFromString(frame.encode() if isinstance(frame, str) else frame)
+    return message
+
+
 @pytest.mark.parametrize("event", ["popstate", "click"])
 def test_an_answer_given_while_leaving_is_sent_by_the_other_page_which_is_whole(
     opened: Browser, finished: Run, home: Path, event: str
@@ -331,8 +338,7 @@ def test_an_answer_given_while_leaving_is_sent_by_the_other_page_which_is_whole(
     of_this_page: list[str] = []
 
     def sent(frame: str | bytes) -> None:
-        message = BackMsg()
-        message.ParseFromString(frame.encode() if isinstance(frame, str) else frame)
+        message = back_message(frame)
         if message.rerun_script.fragment_id:
             of_this_page.append(message.rerun_script.fragment_id)
 
@@ -372,8 +378,7 @@ def test_a_page_that_crossing_messages_have_left_empty_comes_back(opened: Browse
         upstream = socket.connect_to_server()
 
         def up(frame: str | bytes) -> None:
-            message = BackMsg()
-            message.ParseFromString(frame.encode() if isinstance(frame, str) else frame)
+            message = back_message(frame)
             if message.rerun_script.fragment_id:
                 of_the_review.append(frame)
             upstream.send(frame)
@@ -423,8 +428,7 @@ def test_a_review_that_comes_up_after_somebody_has_left_sends_nothing(
             upstream = socket.connect_to_server()
 
             def up(frame: str | bytes) -> None:
-                message = BackMsg()
-                message.ParseFromString(frame.encode() if isinstance(frame, str) else frame)
+                message = back_message(frame)
                 if message.rerun_script.fragment_id:
                     of_this_page.append(message.rerun_script.fragment_id)
                 upstream.send(frame)

@@ -342,7 +342,8 @@ def pick_run(*, needs: str | None = None, title: str = "", own_labels: bool = Fa
         "Run", ids, format_func=names.__getitem__, key=key, on_change=choose, label_visibility="collapsed" if title else "visible"
     )  # fmt: skip
     if (missing := st.session_state.get("run-missing")) and missing[0] == address.page():
-        st.warning(_why_not(missing[1], names[chosen], len(found)))
+        rest = "It is the only one." if len(found) == 1 else f"The menu above has all {len(found):,}."
+        st.warning(f"{_why_not(missing[1])} What you see is of another one: {text(names[chosen])}. {rest}")
     wanted, run = kept_run(), found[ids.index(chosen)]
     if wanted is not None and wanted != chosen:
         st.caption(_why_another(wanted, own_labels=own_labels))
@@ -361,8 +362,7 @@ def _no_run(home: Path, others: Sequence[Run], needs: str | None) -> None:
     if not busy and source is None:
         no_data_set()
     if asked is not None and asked != busy:
-        why = "has not got that far" if runs.find_run(home, asked) is not None else "is not here"
-        st.warning(f"The address asks for the training {text(asked)}, which {why}.")
+        st.warning(_why_not(asked))
     if busy:
         st.fragment(_wait_for, run_every=2.0)(needs, busy)
     if others:
@@ -420,11 +420,10 @@ def _follow(wanted: str | None, found: Sequence[Run], *, own_labels: bool) -> st
     return wanted if wanted in ids else ids[0]
 
 
-def _why_not(asked: str, shown: str, n: int) -> str:
-    """What the address asked for, why it is not shown, and what there is instead."""
+def _why_not(asked: str) -> str:
+    """What the address asked for, and why it is not shown."""
     why = "has not got that far" if runs.find_run(runs.workspace(), asked) is not None else "is not here"
-    rest = "It is the only one." if n == 1 else f"The menu above has all {n:,}."
-    return f"The address asks for the training {text(asked)}, which {why}. What you see is of another one: {text(shown)}. {rest}"
+    return f"The address asks for the training {text(asked)}, which {why}."
 
 
 def _why_another(wanted: str, *, own_labels: bool) -> str:
@@ -637,11 +636,12 @@ def facts(*entries: tuple[str, object] | tuple[str, object, str], small: bool = 
     st.html(f'<div class="pn-facts{" pn-line" if small else ""}">{"".join(parts)}</div>')
 
 
-def kept(widget: Callable[..., Any], label: str, options: Sequence[str], key: str, **settings: Any) -> Any:
-    """A choice that is still there when somebody comes back to the page; the first option where it is none any more."""
+def kept(widget: Callable[..., Any], label: str, options: Sequence[str], key: str, *, first: str = "", **settings: Any) -> Any:
+    """A choice that is still there when somebody comes back to the page. first: chosen where nothing was, or it is no option any more; "": the first."""
     memory = f"{key}-kept"
-    if key not in st.session_state and st.session_state.get(memory) in options:
-        st.session_state[key] = st.session_state[memory]
+    if st.session_state.get(key) not in options:
+        left = st.session_state.get(memory)
+        st.session_state[key] = left if left in options else first or options[0]
     st.session_state[memory] = chosen = widget(label, options, key=key, **settings)
     return chosen
 
