@@ -18,7 +18,7 @@ from panorama import finding, hardware, kernel, model, preprocessing, runs
 from panorama.config import TrainConfig
 from panorama.crossval import OutOfFold, heads_judge, out_of_fold
 from panorama.datasets import DataSet, load
-from panorama.features import Pixels, cached, fingerprint, tiles_pass, whole_pass
+from panorama.features import Pixels, cached, corners_pass, fingerprint, whole_pass
 from panorama.images import open_rgb, square
 from panorama.split import linked
 
@@ -48,7 +48,9 @@ def read(folder: Path, weights: str) -> tuple[DataSet, np.ndarray, np.ndarray]:
     large = Pixels(data.paths, data.images, preprocessing.tiled_side(SIDE))
     key = [fingerprint(network), SIDE, str(dtype)]
     whole = cached(whole_pass(network, small, image_size=SIDE, dtype=dtype), contents, width, ["whole", *key], cache)
-    tiles = cached(tiles_pass(network, large, image_size=SIDE, dtype=dtype), contents, 2 * width, ["corners", *key], cache)
+    tiles = cached(
+        corners_pass(network, large, image_size=SIDE, dtype=dtype), contents, 2 * width, ["corners, one pass", *key], cache
+    )
     features = kernel.joined(whole, *np.split(tiles, 2, axis=1))
     return data, features, linked(data.groups, *kernel.look_alikes(features))
 

@@ -18,7 +18,7 @@ from panorama import preprocessing
 from panorama.cache import PixelFile, Rows
 from panorama.folding import for_inference
 from panorama.images import PictureError, open_rgb, square
-from panorama.model import Classifier
+from panorama.model import Classifier, FeatureMap, feature_map, with_map
 from panorama.processes import ALONE, Team
 
 Features = npt.NDArray[np.float32]
@@ -142,24 +142,49 @@ def whole_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: tor
     return run
 
 
-def tiles_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: torch.dtype) -> Pass:
+def corners_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: torch.dtype) -> Pass:
     """A pass over corners: (n, 2 * width), the maximum, then the mean of the features of four overlapping corners of each picture.
 
     What fills a corner only is drowned in the whole picture, and is what annotators forget. pixels: of side
-    `preprocessing.tiled_side(image_size)`.
+    `preprocessing.tiled_side(image_size)`. Where the extractor averages a feature map, a corner's features are the average of its part of
+    the map of the large picture, for four fifths of the time; elsewhere each corner is cut out and seen as a picture of its own.
     """
-    extractor = for_inference(model).extractor
+    network = for_inference(model)
     where = next(model.parameters()).device
+    place = _map_of_large(network, pixels.side)
 
     @torch.inference_mode()
     def run(indices: Indices) -> Iterator[Features]:
         for batch in pixels.batches(in_batches(indices, max(1, batch_size(where) // 4))):
-            x = preprocessing.for_tiles(batch.to(where), image_size)
             with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
-                tiles = extractor(x).float().flatten(1).view(len(batch), 4, -1)
-            yield torch.cat([tiles.amax(1), tiles.mean(1)], 1).cpu().numpy()
+                if place is None:
+                    x = preprocessing.for_tiles(batch.to(where), image_size)
+                    corners = network.extractor(x).float().flatten(1).view(len(batch), 4, -1)
+                else:
+                    x = preprocessing.for_evaluation(batch.to(where), pixels.side)
+                    corners = _corners(with_map(network.extractor, place, x)[1].float())
+            yield torch.cat([corners.amax(1), corners.mean(1)], 1).cpu().numpy()
 
     return run
+
+
+def _map_of_large(network: Classifier, side: int) -> FeatureMap | None:
+    """The feature map of pictures of `side` pixels; None where there is none, or the backbone takes pictures of another size only."""
+    try:
+        return feature_map(network, side)
+    except (RuntimeError, AssertionError, ValueError):
+        return None
+
+
+def _corners(places: Tensor) -> Tensor:
+    """(batch, width, height, width of the map) -> (batch, 4, width): the mean over each corner, of the same share as a tile."""
+    height, width = (max(1, round(side * preprocessing.TILE_SHARE)) for side in places.shape[2:])
+    corners = [
+        places[:, :, rows, columns].mean((2, 3))
+        for rows in (slice(None, height), slice(-height, None))
+        for columns in (slice(None, width), slice(-width, None))
+    ]
+    return torch.stack(corners, 1)
 
 
 def extract(run: Pass, indices: Indices, width: int, on_progress: OnProgress = lambda done, total: None) -> Features:

@@ -315,10 +315,16 @@ def class_activation(model: Classifier, place: FeatureMap, x: Tensor) -> tuple[T
 
     Class activation mapping (Zhou et al. 2016): the head, which sees the mean of the places, asked of each place alone.
     """
+    features, places = with_map(model.extractor, place, x)
+    return model.head(features), F.conv2d(places, model.head.weight[:, :, None, None], model.head.bias)
+
+
+def with_map(extractor: nn.Module, place: FeatureMap, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The extractor's features of `x`, and the feature map (batch, width, height, width of the map) that they are the average of."""
     maps: dict[str, Tensor] = {}
-    hook = model.extractor.get_submodule(place.module).register_forward_hook(partial(_keep, maps, "last"))
+    hook = extractor.get_submodule(place.module).register_forward_hook(partial(_keep, maps, "last"))
     try:
-        logits = model(x)
+        features = extractor(x)
     finally:
         hook.remove()
-    return logits, F.conv2d(maps["last"], model.head.weight[:, :, None, None], model.head.bias)
+    return features, maps["last"]

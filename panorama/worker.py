@@ -39,7 +39,7 @@ from panorama.events import (
     Resumed,
     RunStarted,
 )
-from panorama.features import Pixels, cached, extract, fingerprint, halve_passes, tiles_pass, whole_pass
+from panorama.features import Pixels, cached, corners_pass, extract, fingerprint, halve_passes, whole_pass
 from panorama.files import forget_unfinished, write_atomically
 from panorama.hardware import Precisions
 from panorama.model import Classifier, FeatureMap, build, class_activation, feature_map
@@ -251,9 +251,9 @@ class _Computing:
         """What heads judge folds by, and what finds look-alikes: the whole picture beside its four corners."""
         side = self.config.image_size
         large = Pixels(data.paths, data.images, preprocessing.tiled_side(side), contents=self.contents)
-        run = tiles_pass(fresh, large, image_size=side, dtype=self.precisions.features)
+        run = corners_pass(fresh, large, image_size=side, dtype=self.precisions.features)
         with self.log.stage(CORNERS, len(large)) as advanced:
-            key = ["corners", preprocessing.TILE_SHARE, *self._key(fresh)]
+            key = ["corners, one pass", preprocessing.TILE_SHARE, *self._key(fresh)]
             tiles = cached(run, self.contents, 2 * fresh.head.in_features, key, self.cache, advanced, self.team)
         return kernel.joined(whole, *np.split(tiles, 2, axis=1))
 

@@ -137,19 +137,19 @@ def running_for(seconds: dict[str, float]) -> list[Event]:
 
 
 def test_the_time_left_is_what_is_left_of_the_epochs_and_the_passes_after_them() -> None:
-    """An epoch of 6 x 100 + 20 passes takes 62 s, so a pass takes 0.1 s: 2.5 epochs, 150 predictions, 4 x 150 corners, the heads."""
+    """An epoch of 6 x 100 + 20 passes takes 62 s, so a pass takes 0.1 s: 2.5 epochs, 150 predictions, 3 x 150 corners, the heads."""
     log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 62.0})
     now = progress(log, log[-1].at, TrainConfig())
-    assert now.seconds_left == pytest.approx(2.5 * 62 + 15 + 60 + 7.5)
+    assert now.seconds_left == pytest.approx(2.5 * 62 + 15 + 45 + 7.5)
     assert now.images_per_second == pytest.approx(100 / 62)
 
 
 def test_the_time_left_knows_that_the_first_epochs_see_smaller_pictures() -> None:
-    """An epoch of smaller pictures takes 31 s, so one of the others 62: one and a half more of the small, two of the others."""
+    """An epoch of smaller pictures takes 31 s, so one of the others 62: half a small one more, two of the others."""
     log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 31.0})
-    log = [replace(event, first_half=0.5) if isinstance(event, PhaseStarted) else event for event in log]
+    log = [replace(event, pixels=[0.5, 0.5, 1, 1]) if isinstance(event, PhaseStarted) else event for event in log]
     now = progress(log, log[-1].at, TrainConfig())
-    assert now.seconds_left == pytest.approx(0.5 * 31 + 2 * 62 + 15 + 60 + 7.5)
+    assert now.seconds_left == pytest.approx(0.5 * 31 + 2 * 62 + 15 + 45 + 7.5)
 
 
 def test_the_time_left_follows_recent_epochs_not_the_first() -> None:
@@ -169,16 +169,16 @@ def test_a_pass_under_way_tells_its_own_time() -> None:
 
 
 def test_no_epoch_is_waited_for_that_the_run_was_not_asked_for() -> None:
-    """A pass takes 0.1 s: after it without fine tuning 150 predictions, 4 x 150 corners and the heads; before it, 50 of the pass too."""
+    """A pass takes 0.1 s: after it without fine tuning 150 predictions, 3 x 150 corners and the heads; before it, 50 of the pass too."""
     config = TrainConfig(epochs_finetuning=0)
     log: list[Event] = [START, StageStarted(0, "Decoding pictures", 150), StageEnded(0, "Decoding pictures", 0.0)]
     log += [StageStarted(0, "Computing features", 150), StageAdvanced(10, "Computing features", 100, 150)]
-    assert progress(log, 10.0, config).seconds_left == pytest.approx(5 + 15 + 60 + 7.5)
+    assert progress(log, 10.0, config).seconds_left == pytest.approx(5 + 15 + 45 + 7.5)
     log += [StageEnded(15, "Computing features", 15.0), PhaseStarted(15, "adaptation", 100, 1e-3, 2, 1)]
     log += [PhaseEnded(15, "adaptation", "patience", "adaptation", 1, 0.5), PhaseStarted(15, "fine tuning", 0, 3e-4, 5, 1)]
-    assert progress(log, 15.0, config).seconds_left == pytest.approx(15 + 60 + 7.5)
+    assert progress(log, 15.0, config).seconds_left == pytest.approx(15 + 45 + 7.5)
     log += [StageStarted(15, "Predicting every image", 150), StageEnded(45, "Predicting every image", 30.0)]
-    assert progress(log, 45.0, config).seconds_left == pytest.approx(2 * (60 + 7.5)), "the last pass tells the pace"
+    assert progress(log, 45.0, config).seconds_left == pytest.approx(2 * (45 + 7.5)), "the last pass tells the pace"
 
 
 def test_corners_that_are_kept_beside_the_features_take_no_time() -> None:
@@ -202,8 +202,8 @@ def test_decoding_does_not_time_the_passes_and_no_stage_is_timed_by_its_first_mo
     assert progress(first, 151.5, TrainConfig()).seconds_left is None
     later = [*log, StageAdvanced(155, "Computing features", 50, 150)]
     left = progress(later, 155.0, TrainConfig(epochs_finetuning=0)).seconds_left
-    assert left == pytest.approx(10 + 15 + 60 + 7.5), (
-        "100 of this pass, 150 predictions, 4 x 150 corners and the heads, 0.1 s each"
+    assert left == pytest.approx(10 + 15 + 45 + 7.5), (
+        "100 of this pass, 150 predictions, 3 x 150 corners and the heads, 0.1 s each"
     )
 
 

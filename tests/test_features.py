@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from panorama.features import Pixels, extract, tiles_pass
-from panorama.model import Classifier
+from panorama.features import Pixels, corners_pass, extract
+from panorama.model import Classifier, build
 from panorama.preprocessing import IMAGENET_MEAN, IMAGENET_STD, for_tiles, tiled_side
 
 SIDE = 48  # of a tile; the picture's is 80, so that a tile of 0.6 is 48 pixels of it, one to one
@@ -30,10 +30,26 @@ def as_pixels(normalised: torch.Tensor) -> npt.NDArray[np.float32]:
     return ((normalised * std + mean) * 255).permute(0, 2, 3, 1).numpy()
 
 
-def small_model() -> Classifier:
-    """Eight features that are neither 0 nor alike."""
+def small_model(pool: nn.Module | None = None) -> Classifier:
+    """Eight features that are neither 0 nor alike; with another pool than the average, no feature map."""
     torch.manual_seed(0)
-    return Classifier(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.LeakyReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8, 2)
+    pool = pool or nn.AdaptiveAvgPool2d(1)
+    return Classifier(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.LeakyReLU(), pool, nn.Flatten()), 8, 2)
+
+
+def normalised(pictures: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """(n, height, width, 3) -> what the network is given of them, by hand."""
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    return torch.from_numpy((pictures / 255 - mean) / std).permute(0, 3, 1, 2).float()
+
+
+def pictures_on_disk(folder: Path) -> tuple[list[npt.NDArray[np.uint8]], Pixels]:
+    rng = np.random.default_rng(1)
+    pictures = [four_colours(), *rng.integers(0, 256, (2, 80, 80, 3)).astype(np.uint8)]
+    paths = [folder / f"{i}.png" for i in range(3)]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    return pictures, Pixels(paths, [path.name for path in paths], 80)
 
 
 def test_four_colours_land_in_four_tiles_as_one_reads() -> None:
@@ -52,26 +68,43 @@ def test_tiles_are_cut_pixel_by_pixel_and_stay_with_their_picture() -> None:
         assert tiles[:, position] == pytest.approx(pixels[:, rows, columns], abs=0.1)
 
 
-def test_features_of_corners_are_their_maximum_and_their_mean(tmp_path: Path) -> None:
-    """Against the extractor called on each corner of each picture by hand."""
-    rng = np.random.default_rng(1)
-    pictures = [four_colours(), *rng.integers(0, 256, (2, 80, 80, 3)).astype(np.uint8)]
-    paths = [tmp_path / f"{i}.png" for i in range(3)]
-    for path, picture in zip(paths, pictures, strict=True):
-        Image.fromarray(picture).save(path)
+@torch.no_grad()
+def test_features_of_corners_are_averages_of_parts_of_the_large_picture_s_map(tmp_path: Path) -> None:
+    """Against the convolution called by hand: 39 x 39 places of 80 x 80 pixels, of which a corner has 60 %, 23 x 23."""
+    pictures, pixels = pictures_on_disk(tmp_path)
     model = small_model()
-    pixels = Pixels(paths, [path.name for path in paths], 80)
-    found = extract(tiles_pass(model, pixels, image_size=SIDE, dtype=torch.float32), np.arange(3), 16)
-    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
-    for row, picture in zip(found, pictures, strict=True):
-        corners = [picture[top : top + 48, left : left + 48] for top in (0, 32) for left in (0, 32)]
-        x = torch.from_numpy((np.stack(corners) / 255 - mean) / std).permute(0, 3, 1, 2).float()
-        with torch.no_grad():
-            each = model.extractor(x).numpy()
+    found = extract(corners_pass(model, pixels, image_size=SIDE, dtype=torch.float32), np.arange(3), 16)
+    maps = model.extractor[1](model.extractor[0](normalised(np.stack(pictures)))).numpy()
+    assert maps.shape == (3, 8, 39, 39)
+    for row, places in zip(found, maps, strict=True):
+        corners = [places[:, top : top + 23, left : left + 23] for top in (0, 16) for left in (0, 16)]
+        each = np.stack([corner.mean((1, 2)) for corner in corners])
         assert row == pytest.approx(np.r_[each.max(0), each.mean(0)], abs=1e-4)
     assert np.abs(found[0] - found[1]).max() > 0.01, "the negative control: other pictures have other features"
 
 
+@torch.no_grad()
+def test_without_a_map_features_of_corners_are_those_of_each_corner_as_a_picture(tmp_path: Path) -> None:
+    """Against the extractor called on each corner of each picture by hand."""
+    pictures, pixels = pictures_on_disk(tmp_path)
+    model = small_model(nn.AdaptiveMaxPool2d(1))
+    found = extract(corners_pass(model, pixels, image_size=SIDE, dtype=torch.float32), np.arange(3), 16)
+    for row, picture in zip(found, pictures, strict=True):
+        corners = np.stack([picture[top : top + 48, left : left + 48] for top in (0, 32) for left in (0, 32)])
+        each = model.extractor(normalised(corners)).numpy()
+        assert row == pytest.approx(np.r_[each.max(0), each.mean(0)], abs=1e-4)
+
+
+def test_a_backbone_of_one_size_cuts_its_corners_out(tmp_path: Path) -> None:
+    """A vision transformer takes 224 pixels and no others."""
+    pictures_on_disk(tmp_path)
+    model = build("vit_b_32", 2, seed=0)
+    pixels = Pixels([tmp_path / "1.png"], ["1.png"], tiled_side(224))
+    found = extract(corners_pass(model, pixels, image_size=224, dtype=torch.float32), np.arange(1), 2 * 768)
+    assert np.isfinite(found).all()
+    assert np.ptp(found) > 0
+
+
 def test_features_of_the_corners_of_no_picture_have_a_width() -> None:
-    run = tiles_pass(small_model(), Pixels([], [], 80), image_size=SIDE, dtype=torch.float32)
+    run = corners_pass(small_model(), Pixels([], [], 80), image_size=SIDE, dtype=torch.float32)
     assert extract(run, np.arange(0), 16).shape == (0, 2 * 8)
