@@ -69,7 +69,7 @@ class StageEnded:
 class PhaseStarted:
     """A phase begins; trainable_parameters counts single numbers.
 
-    pixels: how many pixels the pictures of each epoch have, as a share of whole ones; empty: all are whole.
+    first_half: how many pixels each of the first half of the epochs sees, as a share of those of the others.
     """
 
     at: float
@@ -78,7 +78,7 @@ class PhaseStarted:
     learning_rate: float
     patience: int
     trainable_parameters: int
-    pixels: list[float] = field(default_factory=list)
+    first_half: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,10 @@ def to_line(event: Event) -> str:
 
 
 def from_line(line: str) -> Event | None:
-    """The event of a `to_line` line; None for a line that is not one (unfinished, or of a newer version).
-
-    What another version says more of an event is passed over.
-    """
+    """The event of a `to_line` line; None for a line that is not one (unfinished, or of a newer version)."""
     try:
         values = json.loads(line, parse_constant=_refuse)
-        kind = _TYPES[values["event"]]
-        event: Event = kind(**{field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values})
+        event: Event = _TYPES[values.pop("event")](**values)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return event
@@ -324,7 +320,7 @@ def progress(events: Sequence[Event] | History, now: float, config: TrainConfig)
 
 
 def _pixels(phase: PhaseStarted | None, epoch: int) -> float:
-    return phase.pixels[epoch - 1] if phase and epoch <= len(phase.pixels) else 1.0
+    return phase.first_half if phase and 2 * epoch <= phase.max_epochs else 1.0
 
 
 def _expected_epochs(h: History, finetuning: list[EpochEnded], asked_for: Phase) -> int:

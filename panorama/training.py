@@ -36,9 +36,9 @@ from panorama.processes import ALONE, Team
 
 # The learning rate rises over this share of a phase's steps before it falls along a cosine to nothing.
 _WARM_UP = 0.15
-# With the cosine schedule the pictures grow with the quarters of the epochs (progressive resizing, Howard 2018), to this share of the
-# whole side, but not below a side at which there is little left to see.
-_GROWING, _LEAST_SIDE = (4 / 7, 4 / 7, 6 / 7, 1.0), 128
+# With the cosine schedule the first half of the epochs sees smaller pictures, half the pixels for half the time (progressive resizing,
+# Howard 2018); not below a side at which there is little left to see.
+_SMALLER, _LEAST_SIDE = 5 / 7, 128
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _run_phase(
     team: Team,
     clock: Callable[[], float],
 ) -> Iterator[Event]:
-    sides = _sides(model, phase, config.image_size)
+    small = _small_side(model, phase, config.image_size)
     prepare_phase(model, phase.name, unfreeze=config.unfreeze, pretrained=pretrained)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay)
@@ -128,7 +128,7 @@ def _run_phase(
     n_batches = len(lengths)
     yield PhaseStarted(
         clock(), phase.name, phase.max_epochs, phase.learning_rate, phase.patience, sum(p.numel() for p in trainable),
-        [(side / config.image_size) ** 2 for side in sides] if any(side < config.image_size for side in sides) else [],
+        (small / config.image_size) ** 2,
     )  # fmt: skip
     while state.epoch < phase.max_epochs and state.without_improvement < phase.patience:
         epoch, started = state.epoch + 1, clock()
@@ -136,7 +136,8 @@ def _run_phase(
         losses: list[float] = []
         seen = 0
         torch.manual_seed(_seed(config.seed, phase.name, epoch) + team.rank)  # dropout
-        batches = _batches(data, config, phase.name, epoch, sides[epoch - 1], model.head.weight.device, team)
+        side = small if 2 * epoch <= phase.max_epochs else config.image_size
+        batches = _batches(data, config, phase.name, epoch, side, model.head.weight.device, team)
         for number, (x, y, weight) in enumerate(batches, 1):
             step = state.epoch * n_batches + number
             for group in state.optimizer.param_groups:
@@ -179,24 +180,17 @@ def _network(model: Classifier, phase: PhaseName, team: Team) -> nn.Module:
     return network if team.count == 1 else DistributedDataParallel(network)
 
 
-def _sides(model: Classifier, phase: Phase, image_size: int) -> list[int]:
-    """The side of the pictures in each epoch; the whole one where the backbone does not take another."""
-    if phase.schedule != "cosine":
-        return [image_size] * phase.max_epochs
-    least = min(_LEAST_SIDE, image_size)
-    quarters = [max(least, round(image_size * share)) for share in _GROWING]
-    if not all(_takes(model, side) for side in set(quarters)):
-        return [image_size] * phase.max_epochs
-    return [quarters[math.ceil(4 * epoch / phase.max_epochs) - 1] for epoch in range(1, phase.max_epochs + 1)]
-
-
 @torch.no_grad()
-def _takes(model: Classifier, side: int) -> bool:
+def _small_side(model: Classifier, phase: Phase, image_size: int) -> int:
+    """The side of the pictures in the first half of the epochs; the whole one where the backbone takes no other."""
+    small = round(image_size * _SMALLER)
+    if phase.schedule != "cosine" or small < _LEAST_SIDE:
+        return image_size
     try:
-        model.eval()(torch.zeros(1, 3, side, side, device=model.head.weight.device))
+        model.eval()(torch.zeros(1, 3, small, small, device=model.head.weight.device))
     except (RuntimeError, AssertionError, ValueError):
-        return False
-    return True
+        return image_size
+    return small
 
 
 def _factor(phase: Phase, step: int, steps: int) -> float:

@@ -145,9 +145,9 @@ def test_the_time_left_is_what_is_left_of_the_epochs_and_the_passes_after_them()
 
 
 def test_the_time_left_knows_that_the_first_epochs_see_smaller_pictures() -> None:
-    """An epoch of smaller pictures takes 31 s, so one of the others 62: half a small one more, two of the others."""
+    """An epoch of smaller pictures takes 31 s, so one of the others 62: one and a half more of the small, two of the others."""
     log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 31.0})
-    log = [replace(event, pixels=[0.5, 0.5, 1, 1]) if isinstance(event, PhaseStarted) else event for event in log]
+    log = [replace(event, first_half=0.5) if isinstance(event, PhaseStarted) else event for event in log]
     now = progress(log, log[-1].at, TrainConfig())
     assert now.seconds_left == pytest.approx(0.5 * 31 + 2 * 62 + 15 + 45 + 7.5)
 

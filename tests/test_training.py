@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from panorama.finding import find_source
 from panorama.folding import Folded
 from panorama.hardware import Precisions
 from panorama.model import Classifier, build, prepare_phase
-from panorama.training import TrainingData, TrainingState, _factor, _sides, train
+from panorama.training import TrainingData, TrainingState, _factor, _small_side, train
 
 COSINE = Phase("fine tuning", 4, 3e-4, 5, "cosine")
 
@@ -68,12 +67,10 @@ def test_fine_tuning_has_all_of_its_patience(seed_folder: Callable[..., Path], h
 
 def test_first_epochs_see_smaller_pictures_where_the_backbone_takes_them() -> None:
     network = build("mobilenet_v2", 2, seed=0)
-    assert _sides(network, COSINE, 224) == [128, 128, 192, 224]
-    assert _sides(network, replace(COSINE, max_epochs=8), 224) == [128, 128, 128, 128, 192, 192, 224, 224]
-    assert [_sides(network, replace(COSINE, max_epochs=epochs), 224)[-1] for epochs in range(1, 8)] == [224] * 7
-    assert _sides(network, COSINE, 96) == [96] * 4, "there is little left to see"
-    assert _sides(network, Phase("fine tuning", 4, 1e-4, 5), 224) == [224] * 4, "not with the seed's schedule"
-    assert _sides(build("vit_b_32", 2, seed=0), COSINE, 224) == [224] * 4, "it takes pictures of one size only"
+    assert _small_side(network, COSINE, 224) == 160
+    assert _small_side(network, COSINE, 96) == 96, "there is little left to see"
+    assert _small_side(network, Phase("fine tuning", 4, 1e-4, 5), 224) == 224, "not with the seed's schedule"
+    assert _small_side(build("vit_b_32", 2, seed=0), COSINE, 224) == 224, "it takes pictures of one size only"
 
 
 def small_model() -> Classifier:
