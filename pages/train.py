@@ -110,9 +110,9 @@ def panel(shown: Run) -> None:
         ("State", state),
         ("Last epoch", last.phase if last else "—", f"epoch {last.epoch}" if last else ""),
         (
-            "Best validation loss",
+            "Validation loss",
             f"{best.validation_loss:.4f}" if best else "—",
-            f"{best.phase}, epoch {best.epoch}" if best else "",
+            f"kept: {best.phase}, epoch {best.epoch}" if best else "",
         ),
         ("Early-stop counter", f"{last.without_improvement} of {last.patience}" if last else "—", "epochs without a lower loss"),
         ("Images a second", f"{now.images_per_second:,.0f}" if now.images_per_second and state == "running" else "—"),
@@ -133,6 +133,11 @@ def panel(shown: Run) -> None:
     ):
         st.caption(
             f"Fine tuning did not lower the validation loss: the model that is kept is the one from adaptation, epoch {best.epoch}."
+        )
+    if best is not None and best.phase == "fine tuning" and best.validation_loss > min(e.validation_loss for e in h.epochs):
+        st.caption(
+            "The fine-tuned model is kept although adaptation reached a lower validation loss: "
+            "by no more than one standard error over the validation images, which is chance."
         )
     for note in h.notes:
         (st.warning if "could not be downloaded" in note else st.caption)(ui.text(note))

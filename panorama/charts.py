@@ -43,7 +43,7 @@ def epoch_table(history: History) -> pd.DataFrame:
 
 
 def loss_curves(history: History, *, log_scale: bool = False, height: int = 320) -> AnyChart:
-    """Training and validation loss per epoch, the phase boundary, and the best epoch marked."""
+    """Training and validation loss per epoch, the phase boundary, and the epoch whose model is kept marked."""
     table = epoch_table(history)
     n_adaptation = int((table["phase"] == "adaptation").sum() // 2)
     # One epoch has no line: a domain of at least two keeps the axis from jumping. At both ends there is room for a whole mark and its words.
@@ -75,7 +75,7 @@ def loss_curves(history: History, *, log_scale: bool = False, height: int = 320)
         edge = pd.DataFrame({"epoch": [n_adaptation + 0.5], "text": ["fine tuning ▸"]})
         layers.append(alt.Chart(edge).mark_rule(strokeDash=[2, 3], color="gray").encode(x="epoch:Q"))
         layers.append(alt.Chart(edge).mark_text(align="left", dx=-4, y=-8, color="gray").encode(x="epoch:Q", text="text:N"))
-    best = table[table["is_best"] & (table["part"] == "validation")].assign(text="★ best")
+    best = table[table["is_best"] & (table["part"] == "validation")].assign(text="★ kept")
     if len(best):
         layers.append(alt.Chart(best).mark_point(shape="diamond", size=140, strokeWidth=2, color=BEST).encode(x=x, y=y))
         layers.append(alt.Chart(best).mark_text(dy=-14, color=BEST, fontWeight="bold").encode(x=x, y=y, text="text:N"))

@@ -97,7 +97,10 @@ class BatchEnded:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """Losses in nats a cell, measured on the training part (as trained, augmented) and on the validation part."""
+    """Losses in nats a cell, measured on the training part (as trained, augmented) and on the validation part.
+
+    is_best: whether its model is the one to keep so far.
+    """
 
     at: float
     phase: PhaseName
@@ -194,7 +197,7 @@ class History:
 
     @property
     def best(self) -> EpochEnded | None:
-        """The epoch whose model is kept: the lowest validation loss over both phases."""
+        """The epoch whose model is kept: the lowest validation loss over both phases, or as good as the lowest (`training`)."""
         improved = [epoch for epoch in self.epochs if epoch.is_best]
         return improved[-1] if improved else None
 

@@ -94,8 +94,8 @@ def measured(
         },
         "best": {"phase": h.best.phase, "epoch": h.best.epoch, "validation_loss": h.best.validation_loss} if h.best else None,
         "how": {
-            "test": "best model by validation loss, on the test split, which decided nothing",
-            "validation": "the same model on the validation part, which decided early stopping, the best epoch and thresholds",
+            "test": "the kept model, chosen by validation loss, on the test split, which decided nothing",
+            "validation": "the same model on the validation part, which decided early stopping, which epoch is kept, and thresholds",
             "train": "the same model on pictures it was trained on: not evidence",
             "out_of_fold": (
                 f"{config.fold_repeats} x {config.folds} "

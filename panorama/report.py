@@ -335,7 +335,7 @@ def facts(run: Run, measured: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             "model",
             f"{run.config.backbone}, from {weights}, pictures of {run.config.image_size} pixels a side, seed {run.config.seed}",
         ),
-        ("best epoch", f"{best['epoch']} of {best['phase']}, by validation loss" if best else "not known"),
+        ("kept model", f"{best['epoch']} of {best['phase']}, by validation loss" if best else "not known"),
         ("trained", f"{run.created:%d %b %Y, %H:%M} UTC, in {duration(seconds_of(run))}"),
         ("run", run.id),
     ]

@@ -142,7 +142,7 @@ def _model(report: Report) -> str:
     m = report.measured
     kinds = [
         ("test", "test split", "decided nothing about the model"),
-        ("validation", "validation part", "decided early stopping, the best epoch and thresholds"),
+        ("validation", "validation part", "decided early stopping, which epoch is kept, and thresholds"),
         ("train", "training part", "trained on: not evidence"),
         ("out_of_fold", "all images, out of fold", "other models of the same kind, which never saw the image"),
     ]

@@ -1,16 +1,19 @@
 """The schedule, what the first epochs see, and the precision that is measured, not assumed."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from scipy.special import expit
 from torch import nn
 
-from panorama import hardware
-from panorama.config import Phase, TrainConfig, seed_recipe
+from panorama import hardware, training
+from panorama.config import Phase, Schedule, TrainConfig, seed_recipe
 from panorama.datasets import load
 from panorama.events import EpochEnded
 from panorama.features import Pixels, extract, whole_pass
@@ -18,7 +21,7 @@ from panorama.finding import find_source
 from panorama.folding import Folded
 from panorama.hardware import Precisions
 from panorama.model import Classifier, build, prepare_phase
-from panorama.training import TrainingData, TrainingState, _factor, _small_side, train
+from panorama.training import TrainingData, TrainingState, _factor, _small_side, is_within_chance, train
 
 COSINE = Phase("fine tuning", 4, 3e-4, 5, "cosine")
 
@@ -63,6 +66,80 @@ def test_fine_tuning_has_all_of_its_patience(seed_folder: Callable[..., Path], h
     events = list(train(model, parts, config, state=state, precisions=Precisions(torch.float32, torch.float32), pretrained=False))
     counters = [event.without_improvement for event in events if isinstance(event, EpochEnded)]
     assert counters == [1, 2, 3]
+
+
+def ended_with(
+    losses: list[float], schedule: Schedule, folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> TrainingState:
+    """Trains after an adaptation whose head says 0.7 for every cell, rightly: 0.357 nats, and its fine tuning ends with these losses.
+
+    Half of its validation images cost 0.3 nats more than the mean, half as much less.
+    """
+    data = load(find_source(folder), home)
+    pixels = Pixels(data.paths, data.images, 32, contents=[picture.sha256 for picture in data.pictures], cache=home)
+    pixels.read()
+    model = small_model()
+    targets = np.ones((20, 2), np.int8)
+    weights = model.state_dict()
+    weights["head.weight"], weights["head.bias"] = torch.zeros(2, 8), torch.logit(torch.tensor([0.7, 0.7]))
+    told = iter(losses)
+
+    def validated(*_: object) -> tuple[np.ndarray, float]:
+        mean = next(told)
+        each = mean + np.resize([0.3, -0.3], (16, 1))
+        return np.exp(-np.repeat(each, 2, 1)).astype(np.float32), mean
+
+    monkeypatch.setattr(training, "_validate", validated)
+    seen = np.ones((20, 8), np.float32)
+    config = TrainConfig(epochs_finetuning=len(losses), image_size=32, weights="none", schedule=schedule, batch_size=4)
+    state = TrainingState("fine tuning", best_loss=-math.log(0.7), best_phase="adaptation", best_epoch=3, best_weights=weights)
+    parts = TrainingData(pixels, targets, np.arange(4), np.arange(4, 20), seen[:4], seen[4:])
+    for _ in train(model, parts, config, state=state, precisions=Precisions(torch.float32, torch.float32), pretrained=False):
+        pass
+    return state
+
+
+@pytest.mark.parametrize(
+    ("losses", "schedule", "phase"),
+    [
+        ([0.5, 0.43], "cosine", "fine tuning"),  # 0.073 worse: the standard error of 16 images 0.3 apart from the mean is 0.0775
+        ([0.5, 0.44], "cosine", "adaptation"),  # 0.083 worse
+        ([0.43, 0.5], "cosine", "adaptation"),  # only the last epoch is what the schedule was meant to end in
+        ([0.5, 0.43], "constant", "adaptation"),  # the seed's recipe keeps the seed's rule
+        ([0.5, 0.35], "constant", "fine tuning"),
+    ],
+)
+def test_the_end_of_a_schedule_is_kept_unless_it_is_worse_beyond_chance(
+    losses: list[float],
+    schedule: Schedule,
+    phase: str,
+    seed_folder: Callable[..., Path],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = ended_with(losses, schedule, seed_folder(16, 4), home, monkeypatch)
+    assert (state.best_phase, state.best_epoch) == ((phase, 2) if phase == "fine tuning" else (phase, 3))
+
+
+def test_chance_is_one_standard_error_of_the_paired_difference() -> None:
+    """Against scipy's standard error; images that are hard for both do not widen it."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, (50, 3)).astype(np.int8)
+    hard = rng.normal(0, 1.5, (50, 3)) + 2 * targets - 1
+
+    def loss(logits: np.ndarray) -> np.ndarray:
+        return np.logaddexp(0, np.where(targets == 1, -logits, logits)).mean(1)
+
+    answers = set()
+    for seed in range(40):
+        other = hard + np.random.default_rng(seed).normal(0, 0.3, hard.shape)
+        apart = loss(other) - loss(hard)
+        expected = bool(apart.mean() <= stats.sem(apart))
+        assert is_within_chance(targets, expit(other).astype(np.float32), expit(hard).astype(np.float32)) == expected
+        answers.add(expected)
+    assert answers == {True, False}
+    assert is_within_chance(targets, expit(hard).astype(np.float32), expit(hard).astype(np.float32))
+    assert not is_within_chance(targets[:1], expit(hard[:1]).astype(np.float32), expit(hard[:1]).astype(np.float32))
 
 
 def test_first_epochs_see_smaller_pictures_where_the_backbone_takes_them() -> None:

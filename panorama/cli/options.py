@@ -21,7 +21,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "the download fails), none, or the path of a weights file as PyTorch saves them (a state dict)",
         "image_size": "side in pixels of what the network sees",
         "augmentation": "turn, crop and mirror training pictures at random",
-        "validation_share": "share of the training split that decides early stopping, the best epoch and thresholds",
+        "validation_share": "share of the training split that decides early stopping, which epoch is kept, and thresholds",
         "test_share": "share held out for the report, where the data brings no test split",
         "unfreeze": "what fine tuning trains: all, or the last N blocks",
         "precision": "of training steps and feature passes, auto measures which is faster here; answers are float32",

@@ -21,13 +21,13 @@ def table(listed: Sequence[Run]) -> None:
         rows.append({
             "run": run.id, "data set": run.source.name, "labels": f"{run.corrects.cells:,} corrected" if run.corrects else "as they came", "state": run.state(h),
             "test mAP": test["macro"]["average_precision"] if test else None, "test F1": test["macro"]["f1"] if test else None,
-            "best validation loss": h.best.validation_loss if h.best else None, "epochs": len(h.epochs),
+            "validation loss": h.best.validation_loss if h.best else None, "epochs": len(h.epochs),
             "minutes": ((h.last_at or 0) - (h.started_at or 0)) / 60 if h.started_at else None, "backbone": run.config.backbone,
         })  # fmt: skip
     number = st.column_config.NumberColumn(format="%.3f")
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, key="runs", placeholder="—",
-        column_config={"best validation loss": number, "test mAP": number, "test F1": number, "minutes": st.column_config.NumberColumn(format="%.1f")},
+        column_config={"validation loss": number, "test mAP": number, "test F1": number, "minutes": st.column_config.NumberColumn(format="%.1f")},
     )  # fmt: skip
 
 

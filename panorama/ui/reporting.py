@@ -30,7 +30,7 @@ def quality(found: Report) -> None:
         st.altair_chart(charts.label_scores(scores), key="label-scores")
     parts = [
         ("test", "test split", "decided nothing about the model"),
-        ("validation", "validation part", "decided early stopping, the best epoch and thresholds"),
+        ("validation", "validation part", "decided early stopping, which epoch is kept, and thresholds"),
         ("train", "training part", "trained on: not evidence"),
         ("out_of_fold", "all images, out of fold", "models that never saw the image; they rank the suspects"),
     ]
