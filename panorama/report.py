@@ -58,6 +58,11 @@ class Health:
     unlearned: tuple[str, ...]
 
     @property
+    def knows_none(self) -> bool:
+        """Whether no label was learned well enough to count its errors."""
+        return len(self.unlearned) == len(self.labels)
+
+    @property
     def duplicates(self) -> str:
         """What is known of near-duplicates, in a sentence."""
         if not self.n_groups:

@@ -126,9 +126,13 @@ def _errors(health: Health) -> str:
         [c.label, c.kind, f"{c.expected:,.1f}", f"{c.low:,.0f} to {c.high:,.0f}", f"{health.found.get((c.label, c.kind), 0):,}"]
         for c in health.errors
     ]
+    about = (
+        f"It is unknown how many values of the CSV are wrong; {found:,} were found so far."
+        if health.knows_none
+        else f"About <b>{expected:,.0f}</b> values of the CSV are wrong ({low:,.0f} to {high:,.0f}), {found:,} of them found so far."
+    )
     return (
-        f"<p>About <b>{expected:,.0f}</b> values of the CSV are wrong ({low:,.0f} to {high:,.0f}), {found:,} of them found so far. "
-        "Missing: the CSV says no, and the label is there. Extra: the CSV says yes, and it is not.</p>"
+        f"<p>{about} Missing: the CSV says no, and the label is there. Extra: the CSV says yes, and it is not.</p>"
         + (_note(too_little(health.unlearned)) if health.unlearned else "")
         + _table("Errors in the CSV, on all images", ["label", "kind", "expected in all", "range", "found so far"], rows)
         + _note(

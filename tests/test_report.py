@@ -274,6 +274,20 @@ def test_conflicts_agreement_and_controls_are_told(finished: Run, home: Path) ->
     assert "Of 1 value that nobody suspected, drawn at random and mixed in, 0 changed: 0.0%" in page.words
 
 
+def test_where_no_label_was_learned_nobody_knows_how_many_errors_there_are(finished: Run, home: Path) -> None:
+    """As the review page says it; the negative control: with one label learned there is a number."""
+    found, _ = written(finished, home)
+    labels = found.health.labels
+
+    def words(unlearned: tuple[str, ...]) -> str:
+        health = dataclasses.replace(found.health, unlearned=unlearned)
+        return Page(render(dataclasses.replace(found, health=health), finished)).words
+
+    assert "It is unknown how many values of the CSV are wrong" in words(labels)
+    assert "values of the CSV are wrong (" not in words(labels)
+    assert "values of the CSV are wrong (" in words(labels[1:])
+
+
 def test_labels_that_no_image_carries_and_an_undecided_run_are_said_in_words(
     home: Path, seed_folder: Callable[..., Path]
 ) -> None:

@@ -93,9 +93,8 @@ def errors(health: Health) -> None:
     else:
         expected, low, high = health.in_all
         n_found = sum(health.found.values())
-        st.write(
-            f"About **{expected:,.0f}** {'error' if round(expected) == 1 else 'errors'} in all ({low:,.0f} to {high:,.0f}), {n_found:,} of them found so far."
-        )
+        about = f"About **{expected:,.0f}** {'error' if round(expected) == 1 else 'errors'} in all ({low:,.0f} to {high:,.0f}), {n_found:,} of them found so far."
+        st.write(f"Errors in all: unknown, {n_found:,} found so far." if health.knows_none else about)
         if health.unlearned:
             st.write(too_little(health.unlearned, ui.text))
         rows = [
