@@ -28,7 +28,7 @@ _PLAIN_EXTRA = 0.005  # the least rate of extra labels believed when the context
 _MOST_IN_PART, _LEAST_IN_PART, _LABELS_AT_FULL_SIZE = 2000, 400, 32
 _MOST_PARTS = 4
 _RARE = 32  # positives among the training images
-_AT_ONCE = 4096
+_AT_ONCE = 1024
 _LEAST_ALIKE, _NEARER_BY = 0.9, 0.5
 
 
@@ -46,11 +46,14 @@ def joined(*views: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
     Each is power-normalised, sign(x) sqrt|x| and then to length 1 (Perronnin, Sanchez, Mensink 2010): few large features
     must not decide what is alike.
     """
-    rows = []
-    for view in views:
-        root = (np.sign(view) * np.sqrt(np.abs(view))).astype(np.float32)
-        rows.append(root / np.maximum(np.linalg.norm(root, axis=1, keepdims=True), 1e-12))
-    whole: npt.NDArray[np.float32] = np.concatenate(rows, 1)
+    ends = np.cumsum([view.shape[1] for view in views])
+    whole = np.empty((len(views[0]), ends[-1]), np.float32)
+    for view, end in zip(views, ends, strict=True):
+        for start in range(0, len(view), _AT_ONCE):  # a part at a time: large sets need the memory
+            part = view[start : start + _AT_ONCE]
+            root = (np.sign(part) * np.sqrt(np.abs(part))).astype(np.float32)
+            root /= np.maximum(np.linalg.norm(root, axis=1, keepdims=True), 1e-12)
+            whole[start : start + _AT_ONCE, end - view.shape[1] : end] = root
     whole /= math.sqrt(len(views))
     return whole
 
