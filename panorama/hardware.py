@@ -18,7 +18,7 @@ from panorama.folding import Folded, for_inference
 from panorama.model import Classifier, prepare_phase
 
 _CLEARLY_FASTER = 1.15
-_TRIED_ON_CPU, _TRIED_ON, _ROUNDS = 8, 16, 3  # pictures on a CPU and elsewhere; rounds, of which the fastest counts
+_TRIED_ON, _ROUNDS = 16, 3  # pictures, of which the fastest counts
 # glibc's mallopt
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _is_cpu_only = False
@@ -118,7 +118,7 @@ def _training_step(model: Classifier, config: TrainConfig) -> "_Trial":
     def step(x: torch.Tensor) -> None:
         network(x).float().square().mean().backward()
 
-    return _Trial(step, model.head.weight.device, config.image_size, _pictures(model, config))
+    return _Trial(step, model.head.weight.device, config.image_size, min(_TRIED_ON, config.batch_size))
 
 
 def _forward_pass(model: Classifier, config: TrainConfig) -> "_Trial":
@@ -128,12 +128,7 @@ def _forward_pass(model: Classifier, config: TrainConfig) -> "_Trial":
     def forward(x: torch.Tensor) -> None:
         network(x)
 
-    return _Trial(forward, model.head.weight.device, config.image_size, _pictures(model, config))
-
-
-def _pictures(model: Classifier, config: TrainConfig) -> int:
-    """How many are enough to tell: a CPU is busy with few, and would measure for seconds with more."""
-    return min(_TRIED_ON_CPU if model.head.weight.device.type == "cpu" else _TRIED_ON, config.batch_size)
+    return _Trial(forward, model.head.weight.device, config.image_size, min(_TRIED_ON, config.batch_size))
 
 
 @dataclass(frozen=True)
