@@ -203,7 +203,7 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
     features = computing.features(model, pixels)
 
     card = checkpoint.ModelCard(config.backbone, data.labels, config.image_size, config.threshold, weights)
-    state = _resume(job, model, log)
+    state = _resume(job, model, log, card, team)
     if team.is_first and not job.has("before.csv"):
         with torch.no_grad():
             logits = model.head(torch.from_numpy(features).to(where)).float().cpu()
@@ -219,9 +219,11 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
             log.append(event)
         if isinstance(event, EpochEnded) and team.is_first:
             # The event first: a kill between the two repeats this epoch, and `Resumed` takes the first telling of it back.
+            # Then the checkpoint, whose own model is the best when it says so: a kill before the best is written loses nothing,
+            # and one after it never leaves a best that the checkpoint does not know.
+            checkpoint.save_checkpoint(job.folder, model, state)
             if event.is_best:
                 checkpoint.save_model(job.folder, state.best_weights, card)
-            checkpoint.save_checkpoint(job.folder, model, state)
         elif isinstance(event, PhaseEnded) and event.best_epoch is None:
             raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
         log.stop_together()
@@ -263,7 +265,7 @@ class _Computing:
         return [fingerprint(model), self.config.image_size, str(self.precisions.features), device]
 
 
-def _resume(job: Run, model: Classifier, log: RunLog) -> TrainingState:
+def _resume(job: Run, model: Classifier, log: RunLog, card: checkpoint.ModelCard, team: Team) -> TrainingState:
     found = checkpoint.load_checkpoint(job.folder, model)
     if found is None:
         if any(isinstance(event, EpochEnded | BatchEnded) for event in job.events()):
@@ -272,7 +274,13 @@ def _resume(job: Run, model: Classifier, log: RunLog) -> TrainingState:
     state, problem = found
     if problem:
         log.append(Note(time.time(), problem))
-    state.best_weights = {name: value.to(model.head.weight.device) for name, value in checkpoint.best_weights(job.folder).items()}
+    if (state.best_phase, state.best_epoch) == (state.phase, state.epoch):
+        state.best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        if team.is_first:
+            checkpoint.save_model(job.folder, state.best_weights, card)
+    else:
+        found_best = checkpoint.best_weights(job.folder)
+        state.best_weights = {name: value.to(model.head.weight.device) for name, value in found_best.items()}
     log.append(Resumed(time.time(), state.phase, state.epoch))
     return state
 

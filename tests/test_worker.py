@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import COLOURS, QUICK, ROOT
 
-from panorama import features, hardware, runs, worker
+from panorama import checkpoint, features, hardware, runs, worker
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.events import EpochEnded, RunEnded
@@ -151,6 +151,39 @@ def test_a_run_killed_in_each_phase_ends_as_if_never_interrupted(
     assert work(killed.folder) == "complete", killed.history().message
     assert killed.state() == "complete"
     assert outcome(killed) == outcome(whole)
+
+
+class KilledError(BaseException):
+    """What no handler takes for an error of its own."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("during", ["save_checkpoint", "save_model"])
+def test_a_kill_between_the_two_files_of_an_epoch_changes_nothing(
+    seed_folder: Callable[..., Path], home: Path, during: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first epoch of fine tuning that is best: were its model kept and its checkpoint not, the run would start over from it."""
+    folder = seed_folder()
+    settings: dict[str, object] = {"epochs_adaptation": 2, "epochs_finetuning": 3, "learning_rate_adaptation": 1e-6}
+    whole = new_run(folder, home, **settings)
+    assert work(whole.folder) == "complete"
+    first_best = next(e for e in whole.history().epochs if e.phase == "fine tuning" and e.is_best)
+
+    run = new_run(folder, home, **settings)
+    original = getattr(checkpoint, during)
+
+    def killed(*arguments: object) -> None:
+        done = [e for e in run.history().epochs if e.phase == "fine tuning"]
+        if done and done[-1].epoch == first_best.epoch:
+            raise KilledError
+        original(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, during, killed)
+        with pytest.raises(KilledError):
+            work(run.folder)
+    assert work(run.folder) == "complete"
+    assert outcome(run) == outcome(whole)
 
 
 @pytest.mark.slow
