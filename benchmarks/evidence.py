@@ -48,10 +48,10 @@ def read(folder: Path, weights: str) -> tuple[DataSet, np.ndarray, np.ndarray]:
     large = Pixels(data.paths, data.images, preprocessing.tiled_side(SIDE))
     key = [fingerprint(network), SIDE, str(dtype)]
     whole = cached(whole_pass(network, small, image_size=SIDE, dtype=dtype), contents, width, ["whole", *key], cache)
-    tiles = cached(
+    corners = cached(
         corners_pass(network, large, image_size=SIDE, dtype=dtype), contents, 2 * width, ["corners, one pass", *key], cache
     )
-    features = kernel.joined(whole, *np.split(tiles, 2, axis=1))
+    features = kernel.joined(whole, *np.split(corners, 2, axis=1))
     return data, features, linked(data.groups, *kernel.look_alikes(features))
 
 

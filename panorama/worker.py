@@ -256,8 +256,8 @@ class _Computing:
         run = corners_pass(fresh, large, image_size=side, dtype=self.precisions.features)
         with self.log.stage(CORNERS, len(large)) as advanced:
             key = ["corners, one pass", preprocessing.TILE_SHARE, *self._key(fresh)]
-            tiles = cached(run, self.contents, 2 * fresh.head.in_features, key, self.cache, advanced, self.team)
-        return kernel.joined(whole, *np.split(tiles, 2, axis=1))
+            corners = cached(run, self.contents, 2 * fresh.head.in_features, key, self.cache, advanced, self.team)
+        return kernel.joined(whole, *np.split(corners, 2, axis=1))
 
     def _key(self, model: Classifier) -> list[object]:
         where = hardware.device()

@@ -797,6 +797,30 @@ def test_a_grid_shows_what_it_has_while_slow_pictures_are_read(monkeypatch: pyte
     assert [body.count("<p>") for body in shown] == [2, 4, 6, 6]
 
 
+@pytest.mark.parametrize(
+    ("lowest", "kept", "said"),
+    [
+        ("adaptation", "fine tuning", "The fine-tuned model is kept although adaptation reached a lower validation loss"),
+        ("adaptation", "adaptation", "Fine tuning did not lower the validation loss"),
+        ("fine tuning", "fine tuning", ""),
+    ],
+)
+def test_train_says_which_model_is_kept_and_why(finished: Run, lowest: str, kept: str, said: str) -> None:
+    file = finished.folder / "events.jsonl"
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    for event in events:
+        if event["event"] == "EpochEnded":
+            event["validation_loss"] = 0.25 if event["phase"] == lowest else 0.75
+            event["is_best"] = event["phase"] in ("adaptation", kept)
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    app = open_page("train")
+    sound(app)
+    told = [str(caption.value) for caption in app.caption]
+    for words_of in ("The fine-tuned model is kept although", "Fine tuning did not lower"):
+        assert any(words_of in one for one in told) == (bool(said) and said.startswith(words_of))
+    assert f"kept: {kept}" in words(app)
+
+
 def test_answers_that_a_run_writes_later_are_seen(finished: Run) -> None:
     after = (finished.folder / "predictions.csv").read_bytes()
     (finished.folder / "predictions.csv").unlink()
