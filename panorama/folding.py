@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx import symbolic_trace
 
+from panorama import depthwise
 from panorama.model import Classifier
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -38,9 +39,7 @@ class Folded(nn.Module):
                 module.bias = nn.Parameter(torch.zeros(module.out_channels, device=module.weight.device))
             parent, _, child = norm.rpartition(".")
             setattr(skeleton.get_submodule(parent), child, nn.Identity())
-        for module in skeleton.modules():
-            if _is_strided_depthwise(module):
-                module.__class__ = _StridedDepthwise
+        depthwise.adopt(skeleton)
         self._skeleton = (skeleton,)  # in a tuple, so that its tensors are no parameters of this module
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,25 +65,6 @@ class Folded(nn.Module):
 
     def _epsilon(self, norm: str) -> float:
         return float(self.model.get_submodule(norm).eps)  # type: ignore[arg-type]
-
-
-class _StridedDepthwise(nn.Conv2d):
-    """A depthwise convolution with a stride, computed in float32 where a CPU trains in lower precision.
-
-    Its backward pass in bfloat16 is several times slower than in float32 there: about half of a training step of MobileNetV2, where it was profiled.
-    """
-
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.device.type != "cpu" or not x.requires_grad or not torch.is_autocast_enabled("cpu"):
-            plain: Tensor = super()._conv_forward(x, weight, bias)
-            return plain
-        with torch.autocast("cpu", enabled=False):
-            exact: Tensor = super()._conv_forward(x.float(), weight, bias)
-        return exact.to(x.dtype)
-
-
-def _is_strided_depthwise(module: nn.Module) -> bool:
-    return type(module) is nn.Conv2d and module.groups == module.in_channels > 1 and max(module.stride) > 1
 
 
 def for_inference(model: Classifier) -> Classifier:

@@ -193,7 +193,7 @@ def test_a_real_measurement_gives_one_of_the_two(tmp_path: Path) -> None:
 
 
 def test_a_step_in_bfloat16_goes_where_a_step_in_float32_goes() -> None:
-    """The strided depthwise convolutions are computed in float32 there: their gradients must come back all the same."""
+    """The strided depthwise convolutions have a backward pass of their own there, which must give the same gradients."""
     gradients = []
     for lower in (False, True):
         model = build("mobilenet_v2", 2, seed=0)
