@@ -13,9 +13,8 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.fx import symbolic_trace
 
-from panorama import depthwise
+from panorama import depthwise, fusing
 from panorama.model import Classifier
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -31,7 +30,7 @@ class Folded(nn.Module):
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
-        self._pairs = _pairs(model)
+        self._pairs = fusing.pairs(model, _CONVOLUTIONS, _foldable)
         skeleton = copy.deepcopy(model)
         for convolution, norm in self._pairs.items():
             module = skeleton.get_submodule(convolution)
@@ -68,34 +67,15 @@ class Folded(nn.Module):
 
 
 def for_inference(model: Classifier) -> Classifier:
-    """A copy of `model` in eval mode with every BatchNorm folded, its weights as they are now."""
+    """A copy of `model` in eval mode with every BatchNorm folded, and every ReLU too where that pays, its weights as they are now."""
     folded = Folded(copy.deepcopy(model).eval())
     plain = folded.skeleton()
     with torch.no_grad():
-        plain.load_state_dict(folded.tensors())
+        own = plain.state_dict()
+        for name, tensor in folded.tensors().items():
+            own[name].copy_(tensor)
+    fusing.fuse(plain)
     return plain
-
-
-def _pairs(model: Classifier) -> dict[str, str]:
-    """The name of each BatchNorm in eval mode, by that of the convolution whose only reader it is."""
-    try:
-        graph = symbolic_trace(model).graph
-    except Exception:  # control flow that depends on the picture: some transformers, which have no such pairs
-        return {}
-    modules = dict(model.named_modules())
-    calls = [node.target for node in graph.nodes if node.op == "call_module"]
-    pairs: dict[str, str] = {}
-    for node in graph.nodes:
-        if node.op != "call_module" or not isinstance(modules[node.target], _CONVOLUTIONS) or len(node.users) != 1:
-            continue
-        (reader,) = node.users
-        if (
-            reader.op == "call_module"
-            and calls.count(node.target) == calls.count(reader.target) == 1
-            and _foldable(modules[reader.target])
-        ):
-            pairs[node.target] = reader.target
-    return pairs
 
 
 def _foldable(norm: nn.Module) -> bool:

@@ -25,7 +25,7 @@ def pictures(side: int = 64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "backbone", ["mobilenet_v2", "resnet18", "efficientnet_b0", "densenet121", "shufflenet_v2_x0_5", "vgg11_bn"]
+    "backbone", ["mobilenet_v2", "resnet18", "efficientnet_b0", "densenet121", "shufflenet_v2_x0_5", "vgg11_bn", "mnasnet0_5"]
 )
 def test_a_folded_network_answers_as_the_plain_one(backbone: str) -> None:
     model = lived_in(backbone).eval()

@@ -1,0 +1,117 @@
+"""ReLU computed inside the convolution before it, for inference on a CPU: the same numbers up to rounding, for one pass over memory less.
+
+oneDNN, which computes PyTorch's convolutions on most CPUs, takes an activation along and applies it before a result leaves the core. PyTorch
+uses that in `torch.compile` alone (which takes minutes), through an operator that is not public. So it is tried when it is first needed, and
+used where it is there and gives the plain answer.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Tracer
+
+from panorama.depthwise import StridedDepthwise
+
+_OPERATOR = "_convolution_pointwise"  # of torch.ops.mkldnn
+# name and numbers, as the operator wants them
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float | None]]] = {nn.ReLU: ("relu", []), nn.ReLU6: ("hardtanh", [0.0, 6.0])}
+
+
+class ConvolutionAndReLU(nn.Conv2d):
+    """A convolution and the ReLU or ReLU6 after it. Made of a Conv2d by `fuse`; for inference."""
+
+    activation: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # is_compiling: an export is written with public operators
+            plain: Tensor = self.activation(super().forward(x))
+            return plain
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        return _computed(self, x.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+
+
+def fuse(network: nn.Module) -> None:
+    """Fuses every pair of a convolution and the ReLU that alone reads it, in place, where this machine can."""
+    if not _gives_the_plain_answer():
+        return
+    for name, activation in pairs(network, nn.Conv2d, lambda module: type(module) in _ACTIVATIONS).items():
+        convolution = network.get_submodule(name)
+        if isinstance(convolution, nn.Conv2d) and _is_plain(convolution):
+            _join(convolution, network.get_submodule(activation))
+            parent, _, child = activation.rpartition(".")
+            setattr(network.get_submodule(parent), child, nn.Identity())
+
+
+def pairs(
+    network: nn.Module, first: type[nn.Module] | tuple[type[nn.Module], ...], then: Callable[[nn.Module], bool]
+) -> dict[str, str]:
+    """The modules that are the only reader of a `first` module and are `then`, by the name of that module; Identity between counts as nothing."""
+    try:
+        graph = _ByModules().trace(network)
+    except Exception:  # control flow that depends on the picture: some transformers, which have no such pairs
+        return {}
+    modules = dict(network.named_modules())
+    calls = [node.target for node in graph.nodes if node.op == "call_module"]
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(modules[node.target], first):
+            continue
+        reader = node
+        while len(reader.users) == 1:
+            (reader,) = reader.users
+            if reader.op != "call_module" or not isinstance(modules[reader.target], nn.Identity):
+                break
+        if (
+            reader.op == "call_module"
+            and calls.count(node.target) == calls.count(reader.target) == 1
+            and then(modules[reader.target])
+        ):
+            found[node.target] = reader.target
+    return found
+
+
+def _is_plain(convolution: nn.Conv2d) -> bool:
+    known = type(convolution) in (nn.Conv2d, StridedDepthwise)
+    return known and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+
+
+class _ByModules(Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _join(convolution: nn.Conv2d, activation: nn.Module) -> "ConvolutionAndReLU":
+    convolution.__class__ = ConvolutionAndReLU
+    assert isinstance(convolution, ConvolutionAndReLU)
+    convolution.activation = activation
+    return convolution
+
+
+def _computed(convolution: "ConvolutionAndReLU", x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    name, numbers = _ACTIVATIONS[type(convolution.activation)]
+    found: Tensor = getattr(torch.ops.mkldnn, _OPERATOR)(
+        x, weight, bias, convolution.padding, convolution.stride, convolution.dilation, convolution.groups, name, numbers, ""
+    )
+    return found
+
+
+@functools.cache
+def _gives_the_plain_answer() -> bool:
+    """Whether the operator is there and gives the plain answer for the kinds of convolution that networks have."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 16, 9, 9, generator=generator).contiguous(memory_format=torch.channels_last) * 4
+    kinds = [nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.Conv2d(16, 24, 1), nn.Conv2d(16, 8, 3, padding=1, bias=False)]
+    rounding = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+    try:
+        with torch.inference_mode():
+            for convolution, activation in ((kind, kind_of) for kind in kinds for kind_of in (nn.ReLU(), nn.ReLU6())):
+                for dtype, error in rounding.items():
+                    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+                        expected = activation(nn.Conv2d.forward(convolution, x))
+                        if not torch.allclose(_join(convolution, activation)(x), expected, rtol=error, atol=error):
+                            return False
+    except (RuntimeError, AttributeError, NotImplementedError, TypeError):
+        return False
+    return True

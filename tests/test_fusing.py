@@ -1,0 +1,109 @@
+"""ReLU computed inside a convolution gives the plain answer up to rounding, or is not used."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from panorama import fusing
+from panorama.folding import Folded, for_inference
+from panorama.fusing import ConvolutionAndReLU
+from panorama.model import Classifier, build
+from tests.test_folding import lived_in, pictures
+
+
+@pytest.fixture(autouse=True)
+def tried_anew() -> Iterator[None]:
+    fusing._gives_the_plain_answer.cache_clear()
+    yield
+    fusing._gives_the_plain_answer.cache_clear()
+
+
+def fused(network: nn.Module) -> int:
+    return sum(isinstance(part, ConvolutionAndReLU) for part in network.modules())
+
+
+def unfused(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> Classifier:
+    with monkeypatch.context() as patch:
+        patch.setattr(fusing, "_gives_the_plain_answer", lambda: False)
+        return for_inference(model)
+
+
+def needs_the_operator() -> None:
+    if not fusing._gives_the_plain_answer():
+        pytest.skip("PyTorch's operator is not there on this machine, or does not give the plain answer")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "vgg11_bn", "densenet121", "mnasnet0_5"])
+def test_the_answer_is_the_plain_one(backbone: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_the_operator()
+    model = lived_in(backbone).eval().to(memory_format=torch.channels_last)
+    one, other = for_inference(model), unfused(model, monkeypatch)
+    assert fused(one) > 5
+    assert not fused(other)
+    x = pictures().contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        exact = other(x)
+        torch.testing.assert_close(
+            one(x), exact, rtol=0, atol=(1e-5 if dtype is torch.float32 else 0.02) * float(exact.abs().max())
+        )
+
+
+def test_every_relu_of_mobilenet_is_fused_and_its_weights_are_found_by_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_the_operator()
+    model = lived_in("mobilenet_v2").eval()
+    network = for_inference(model)
+    assert fused(network) == 35  # one stem, two a bottleneck but for one in the first, one last convolution
+    assert not any(isinstance(part, nn.ReLU6) for name, part in network.named_modules() if not name.endswith("activation"))
+    assert list(network.state_dict()) == list(unfused(model, monkeypatch).state_dict())
+
+
+def test_without_the_operator_nothing_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "_OPERATOR", "there_is_no_such_operator")
+    model = lived_in("mobilenet_v2").eval()
+    network = for_inference(model)
+    assert not fused(network)
+    with torch.inference_mode():
+        assert network(pictures()) == pytest.approx(model(pictures()), rel=1e-3, abs=1e-4)
+
+
+def test_an_operator_that_gives_other_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_the_operator()
+    fusing._gives_the_plain_answer.cache_clear()
+    computed = fusing._computed
+
+    def nearly(*given: Any) -> Tensor:
+        found: Tensor = computed(*given)
+        return found * 1.02
+
+    monkeypatch.setattr(fusing, "_computed", nearly)
+    assert not fused(for_inference(lived_in("mobilenet_v2").eval()))
+
+
+def test_what_is_read_twice_is_not_fused() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.relu = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = self.relu(self.first(x))  # the same ReLU twice
+            return (found + self.relu(self.second(found))).mean((2, 3))
+
+    model = Classifier(Twice(), 4, 2).eval()
+    network = for_inference(model)
+    assert not fused(network)
+    with torch.inference_mode():
+        assert torch.equal(network(pictures()), model(pictures()))
+
+
+def test_a_copy_elsewhere_and_training_do_not_see_it() -> None:
+    """What is trained keeps its ReLUs, for the operator has no backward pass."""
+    model = build("mobilenet_v2", 2, seed=0)
+    for_inference(model)
+    assert not fused(model)
+    assert not fused(Folded(model))
+    assert not fused(Folded(model).skeleton())
