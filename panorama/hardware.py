@@ -76,6 +76,12 @@ def keep_memory() -> None:
             libc.mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the most that some versions take
 
 
+def give_back_memory() -> None:
+    """Gives what `keep_memory` kept back to the system; where other work follows than batches of one kind, whose blocks do not fit it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precisions:
     """As asked, or for "auto" what measured training steps and forward passes of this very backbone say is faster here.
 

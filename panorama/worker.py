@@ -297,6 +297,7 @@ def _finish(
     seen = kernel.joined(features) if config.trains_folds else computing.views(fresh, features, data)
     if not team.is_first:
         return
+    hardware.give_back_memory()
     # Random features say nothing of what is alike; there the pixels' hashes must do.
     groups = data.groups if config.weights == "none" else linked(data.groups, *kernel.look_alikes(seen))
     with log.stage(FOLDS, config.folds * config.fold_repeats, "folds") as advanced:
