@@ -14,25 +14,28 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-# name: forward or training, keep memory, channels_last, folded, bfloat16, batch
-LINES: dict[str, tuple[str, bool, bool, bool, bool, int]] = {
-    "forward, plain, a picture at a time": ("forward", False, False, False, False, 1),
-    "forward, plain": ("forward", False, False, False, False, 64),
-    "forward, channels_last": ("forward", False, True, False, False, 64),
-    "forward, channels_last, folded": ("forward", False, True, True, False, 64),
-    "the same, memory kept": ("forward", True, True, True, False, 64),
-    "the same, batch 32": ("forward", True, True, True, False, 32),
-    "the same, bfloat16": ("forward", True, True, True, True, 32),
-    "training step, plain": ("training", False, False, False, False, 64),
-    "training step, channels_last": ("training", False, True, False, False, 64),
-    "training step, channels_last, folded": ("training", False, True, True, False, 64),
-    "training step, the same, memory kept": ("training", True, True, True, False, 64),
-    "training step, the same, batch 32": ("training", True, True, True, False, 32),
-    "training step, the same, bfloat16": ("training", True, True, True, True, 32),
+Fold = Literal["nothing", "norms", "norms and ReLUs"]
+# name: forward or training, keep memory, channels_last, what is folded into the convolutions, bfloat16, batch
+LINES: dict[str, tuple[str, bool, bool, Fold, bool, int]] = {
+    "forward, plain, a picture at a time": ("forward", False, False, "nothing", False, 1),
+    "forward, plain": ("forward", False, False, "nothing", False, 64),
+    "forward, channels_last": ("forward", False, True, "nothing", False, 64),
+    "forward, channels_last, folded": ("forward", False, True, "norms", False, 64),
+    "the same, memory kept": ("forward", True, True, "norms", False, 64),
+    "the same, batch 32": ("forward", True, True, "norms", False, 32),
+    "the same, ReLU too": ("forward", True, True, "norms and ReLUs", False, 32),
+    "the same, bfloat16": ("forward", True, True, "norms and ReLUs", True, 32),
+    "training step, plain": ("training", False, False, "nothing", False, 64),
+    "training step, channels_last": ("training", False, True, "nothing", False, 64),
+    "training step, channels_last, folded": ("training", False, True, "norms", False, 64),
+    "training step, the same, memory kept": ("training", True, True, "norms", False, 64),
+    "training step, the same, batch 32": ("training", True, True, "norms", False, 32),
+    "training step, the same, bfloat16": ("training", True, True, "norms", True, 32),
 }
 RUNTIMES = ("ONNX Runtime", "OpenVINO", "OpenVINO, bfloat16")
 
@@ -48,11 +51,11 @@ def rate(compute: Callable[[], object], pictures: int) -> float:
     return pictures / best
 
 
-def torch_line(kind: str, keep: bool, channels_last: bool, fold: bool, lower: bool, batch: int, size: int) -> float:
+def torch_line(kind: str, keep: bool, channels_last: bool, fold: Fold, lower: bool, batch: int, size: int) -> float:
     import torch
 
     from panorama import hardware
-    from panorama.folding import Folded, for_inference
+    from panorama.folding import Folded, folded, for_inference
     from panorama.model import build, prepare_phase
 
     if keep:
@@ -63,15 +66,16 @@ def torch_line(kind: str, keep: bool, channels_last: bool, fold: bool, lower: bo
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     prepare_phase(model, "fine tuning", unfreeze="all", pretrained=True)
     if kind == "forward":
-        network: torch.nn.Module = for_inference(model) if fold else model.eval()
+        networks = {"nothing": torch.nn.Module.eval, "norms": folded, "norms and ReLUs": for_inference}
+        network: torch.nn.Module = networks[fold](model)
 
         @torch.inference_mode()
         def compute() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=lower):
                 network(x)
     else:
-        network = Folded(model) if fold else model
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+        network = model if fold == "nothing" else Folded(model)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
         def compute() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=lower):

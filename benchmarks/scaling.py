@@ -71,7 +71,7 @@ def plain_pass(data: Path, weights: Path) -> float:
     import torch
 
     from panorama import hardware, preprocessing
-    from panorama.folding import for_inference
+    from panorama.folding import folded
     from panorama.images import open_rgb, square
     from panorama.model import build, load_pretrained
 
@@ -79,7 +79,7 @@ def plain_pass(data: Path, weights: Path) -> float:
     pixels = np.stack([square(open_rgb(file, at_least=224), 224) for file in files])
     model = build("mobilenet_v2", 5, seed=0)
     load_pretrained(model, "mobilenet_v2", str(weights))
-    extractor = for_inference(model.to(memory_format=torch.channels_last)).extractor
+    extractor = folded(model.to(memory_format=torch.channels_last)).extractor
     hardware.keep_memory()
     with torch.inference_mode():
         extractor(torch.zeros(64, 3, 224, 224).contiguous(memory_format=torch.channels_last))

@@ -68,13 +68,19 @@ class Folded(nn.Module):
 
 def for_inference(model: Classifier) -> Classifier:
     """A copy of `model` in eval mode with every BatchNorm folded, and every ReLU too where that pays, its weights as they are now."""
-    folded = Folded(copy.deepcopy(model).eval())
-    plain = folded.skeleton()
-    with torch.no_grad():
-        own = plain.state_dict()
-        for name, tensor in folded.tensors().items():
-            own[name].copy_(tensor)
+    plain = folded(model)
     fusing.fuse(plain)
+    return plain
+
+
+def folded(model: Classifier) -> Classifier:
+    """A copy of `model` in eval mode with every BatchNorm folded, in plain modules."""
+    network = Folded(copy.deepcopy(model).eval())
+    plain = network.skeleton()
+    own = plain.state_dict()
+    with torch.no_grad():
+        for name, tensor in network.tensors().items():
+            own[name].copy_(tensor)
     return plain
 
 

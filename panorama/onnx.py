@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from panorama import preprocessing
 from panorama.checkpoint import load_model
 from panorama.errors import PanoramaError
-from panorama.folding import for_inference
+from panorama.folding import folded
 from panorama.model import Classifier
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of requirements-onnx.txt; the last is only for `engine`
@@ -40,7 +40,7 @@ def export(run: Path, out: Path) -> None:
     """
     model, card = load_model(run)
     side, stored = card.image_size, preprocessing.stored_side(card.image_size)
-    network = Whole(for_inference(model).to(memory_format=torch.contiguous_format)).eval()
+    network = Whole(folded(model).to(memory_format=torch.contiguous_format)).eval()
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     written = exported(network, example, "pixels", "probabilities")
     facts = {

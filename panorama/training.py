@@ -120,7 +120,7 @@ def _run_phase(
     small = _small_side(model, phase, config.image_size)
     prepare_phase(model, phase.name, unfreeze=config.unfreeze, pretrained=pretrained)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay)
+    state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay, fused=True)
     if state.optimizer_state is not None:
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": state.optimizer_state})
         state.optimizer_state = None

@@ -166,24 +166,33 @@ def test_a_measurement_is_made_once_a_backbone_and_decides(tmp_path: Path, monke
     seconds = {torch.float32: 1.0, torch.bfloat16: 0.5}
     asked: list[torch.dtype] = []
 
-    def pretended(_: object, dtype: torch.dtype) -> float:
+    def pretended(_: object, __: object, dtype: torch.dtype) -> float:
         asked.append(dtype)
         return seconds[dtype]
 
-    monkeypatch.setattr(hardware._Trial, "seconds", pretended)
+    monkeypatch.setattr(hardware._Trial, "_seconds", pretended)
     config = TrainConfig(image_size=32)
     assert hardware.precisions(config, small_model(), tmp_path) == Precisions(torch.bfloat16, torch.bfloat16)
-    assert len(asked) == 4
+    assert asked == [torch.float32, torch.bfloat16] * 4, "two rounds of a training step and of a forward pass"
+    asked.clear()
     seconds[torch.bfloat16] = 0.95
     assert hardware.precisions(config, small_model(), tmp_path) == Precisions(torch.bfloat16, torch.bfloat16), "remembered"
-    assert len(asked) == 4
+    assert not asked
     other = TrainConfig(image_size=32, backbone="resnet18")
     assert hardware.precisions(other, small_model(), tmp_path) == Precisions(torch.float32, torch.float32), "not clearly faster"
+    assert asked == [torch.float32, torch.bfloat16] * 6, "not clear after two rounds"
     (tmp_path / "precision.json").write_text("{")
     assert hardware.precisions(config, small_model(), tmp_path) == Precisions(torch.float32, torch.float32), (
         "damaged: measured anew"
     )
     assert json.loads((tmp_path / "precision.json").read_text())
+
+
+def test_other_programs_that_disturb_one_round_do_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([1.0, 0.5, 0.9, 0.85, 0.9, 0.5] * 2)  # float32, bfloat16, in turn
+    monkeypatch.setattr(hardware._Trial, "_seconds", lambda *_: next(seconds))
+    found = hardware.precisions(TrainConfig(image_size=32), small_model(), tmp_path)
+    assert found == Precisions(torch.bfloat16, torch.bfloat16)
 
 
 def test_a_real_measurement_gives_one_of_the_two(tmp_path: Path) -> None:
@@ -199,7 +208,7 @@ def test_a_step_in_bfloat16_goes_where_a_step_in_float32_goes() -> None:
         model = build("mobilenet_v2", 2, seed=0)
         prepare_phase(model, "fine tuning", unfreeze="all", pretrained=True)
         model.eval()  # no dropout: chance would differ
-        x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        x = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
         with torch.autocast("cpu", torch.bfloat16, enabled=lower):
             logits = Folded(model)(x)
         logits.float().sum().backward()
