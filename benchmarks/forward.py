@@ -75,7 +75,7 @@ def torch_line(kind: str, keep: bool, channels_last: bool, fold: Fold, lower: bo
                 network(x)
     else:
         network = model if fold == "nothing" else Folded(model)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 
         def compute() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=lower):

@@ -6,6 +6,7 @@ used where it is there and gives the plain answer.
 """
 
 import functools
+import threading
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,12 @@ from panorama.depthwise import StridedDepthwise
 
 _OPERATOR = "_convolution_pointwise"  # of torch.ops.mkldnn
 # name and numbers, as the operator wants them
+_PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # and what rounding may differ by in them
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float | None]]] = {nn.ReLU: ("relu", []), nn.ReLU6: ("hardtanh", [0.0, 6.0])}
+
+# torch.fx puts its own in the place of every module's call, in all threads, while it traces: whoever traces holds this, and whoever computes
+# where others may trace.
+TRACING = threading.RLock()
 
 
 class ConvolutionAndReLU(nn.Conv2d):
@@ -25,16 +31,24 @@ class ConvolutionAndReLU(nn.Conv2d):
     activation: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.compiler.is_compiling():  # is_compiling: an export is written with public operators
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        is_learning = torch.is_grad_enabled() and (
+            x.requires_grad or self.weight.requires_grad
+        )  # the operator has no backward pass
+        # is_compiling: an export is written with public operators
+        if x.device.type != "cpu" or dtype not in _PRECISIONS or is_learning or torch.compiler.is_compiling():
             plain: Tensor = self.activation(super().forward(x))
             return plain
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         return _computed(self, x.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
 
 
 def fuse(network: nn.Module) -> None:
-    """Fuses every pair of a convolution and the ReLU that alone reads it, in place, where this machine can."""
-    if not _gives_the_plain_answer():
+    """Fuses every pair of a convolution and the ReLU that alone reads it, in place, where this machine can.
+
+    A network with a weight that is not a finite number stays as it is: the operator would turn what is not a number into 0, and a network
+    that is destroyed would seem to answer.
+    """
+    if not _gives_the_plain_answer() or not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         return
     for name, activation in pairs(network, nn.Conv2d, lambda module: type(module) in _ACTIVATIONS).items():
         convolution = network.get_submodule(name)
@@ -49,14 +63,19 @@ def pairs(
 ) -> dict[str, str]:
     """The modules that are the only reader of a `first` module and are `then`, by the name of that module; Identity between counts as nothing."""
     try:
-        graph = _ByModules().trace(network)
+        with TRACING:
+            graph = _ByModules().trace(network)
     except Exception:  # control flow that depends on the picture: some transformers, which have no such pairs
         return {}
     modules = dict(network.named_modules())
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     found: dict[str, str] = {}
     for node in graph.nodes:
-        if node.op != "call_module" or not isinstance(modules[node.target], first):
+        if (
+            node.op != "call_module"
+            or not isinstance(modules[node.target], first)
+            or type(modules[node.target]) is ConvolutionAndReLU
+        ):
             continue
         reader = node
         while len(reader.users) == 1:
@@ -79,7 +98,7 @@ def _is_plain(convolution: nn.Conv2d) -> bool:
 
 class _ByModules(Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+        return type(m) in (StridedDepthwise, ConvolutionAndReLU) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _join(convolution: nn.Conv2d, activation: nn.Module) -> "ConvolutionAndReLU":
@@ -103,11 +122,10 @@ def _gives_the_plain_answer() -> bool:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 16, 9, 9, generator=generator).contiguous(memory_format=torch.channels_last) * 4
     kinds = [nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.Conv2d(16, 24, 1), nn.Conv2d(16, 8, 3, padding=1, bias=False)]
-    rounding = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
     try:
         with torch.inference_mode():
             for convolution, activation in ((kind, kind_of) for kind in kinds for kind_of in (nn.ReLU(), nn.ReLU6())):
-                for dtype, error in rounding.items():
+                for dtype, error in _PRECISIONS.items():
                     with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
                         expected = activation(nn.Conv2d.forward(convolution, x))
                         if not torch.allclose(_join(convolution, activation)(x), expected, rtol=error, atol=error):

@@ -18,7 +18,7 @@ from panorama.folding import Folded, for_inference
 from panorama.model import Classifier, prepare_phase
 
 _CLEARLY_FASTER = 1.15
-_DOUBTFUL = (0.9, 1.4)  # between these two rounds are not enough
+_VERSION = 2  # part of what a measurement is kept under: raise it when steps or passes change their speed
 _TRIED_ON, _ROUNDS = 16, 3  # pictures, of which the fastest counts
 # glibc's mallopt
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -79,6 +79,8 @@ def keep_memory() -> None:
 
 def give_back_memory() -> None:
     """Gives what `keep_memory` kept back to the system; where other work follows than batches of one kind, whose blocks do not fit it."""
+    if platform.libc_ver()[0] != "glibc":
+        return
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -99,7 +101,7 @@ def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precision
 
 
 def _measured(what: str, where: torch.device, cache: Path, trial: Callable[[], "_Trial"]) -> torch.dtype:
-    key = f"{torch.__version__} | {describe(where)} | {platform.processor()} | {what}"
+    key = f"{_VERSION} | {torch.__version__} | {describe(where)} | {platform.processor()} | {what}"
     file = cache / "precision.json"
     try:
         known = dict(json.loads(file.read_text()))
@@ -146,20 +148,14 @@ class _Trial:
     pictures: int
 
     def speed_up(self) -> float:
-        """How many times as fast bfloat16 is as float32, the fastest of a few rounds each, taken in turn: other programs then disturb both.
-
-        Where two rounds speak clearly there is no third.
-        """
+        """How many times as fast bfloat16 is as float32, the fastest of a few rounds each, taken in turn: other programs then disturb both."""
         shape = (self.pictures, 3, self.image_size, self.image_size)
         x = torch.zeros(shape, device=self.where).contiguous(memory_format=torch.channels_last)
         best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-        for number in range(1, _ROUNDS + 1):
+        for _ in range(_ROUNDS):
             for dtype in best:
                 best[dtype] = min(best[dtype], self._seconds(x, dtype))
-            ratio = best[torch.float32] / best[torch.bfloat16]
-            if number > 1 and not _DOUBTFUL[0] < ratio < _DOUBTFUL[1]:
-                break
-        return ratio
+        return best[torch.float32] / best[torch.bfloat16]
 
     def _seconds(self, x: torch.Tensor, dtype: torch.dtype) -> float:
         start = time.perf_counter()

@@ -34,7 +34,7 @@ _MISSING_SHRINK, _EXTRA_SHRINK = 20.0, 100.0
 _MOVED_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
 _RIDGE = 1.0  # towards the curve of all labels together
 # Nats of log-likelihood that the extra labels of a CSV, and its moved ones, must explain to be believed; of missing ones see `_clear`.
-_CLEAR_EXTRA, _CLEAR_MOVED = 1.4, 5.0
+_CLEAR_EXTRA, _CLEAR_MOVED = 0.9, 5.0
 _SEEMS = 0.5  # nats that moved labels must gain on a fit without them for one with them to be tried
 _LEAST = 1e-12
 

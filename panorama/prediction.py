@@ -16,6 +16,7 @@ from panorama.checkpoint import ModelCard, load_model
 from panorama.engine import Engine, plain
 from panorama.features import batch_size
 from panorama.folding import for_inference
+from panorama.fusing import TRACING
 from panorama.images import PictureError, open_rgb, square
 from panorama.model import Classifier, class_activation, feature_map
 
@@ -55,11 +56,12 @@ class Predictor:
 
     def __init__(self, model: Classifier, card: ModelCard, engine: Engine = plain) -> None:
         self.where = hardware.device()
-        self._model, self._card = for_inference(model).to(self.where), card
-        self._network = engine(self._model, card)
         self.labels, self.threshold, self.sha256 = card.labels, card.threshold, card.sha256
-        with torch.inference_mode():
-            self._place = feature_map(self._model, card.image_size)
+        with TRACING:
+            self._model, self._card = for_inference(model).to(self.where), card
+            self._network = engine(self._model, card)
+            with torch.inference_mode():
+                self._place = feature_map(self._model, card.image_size)
 
     @classmethod
     def load(cls, run: Path, engine: Engine = plain) -> "Predictor":
@@ -88,7 +90,8 @@ class Predictor:
         x = preprocessing.for_evaluation(
             torch.from_numpy(np.array(square(image, self._side)))[None].to(self.where), self._card.image_size
         )
-        _, places = class_activation(self._model, self._place, x)
+        with TRACING:
+            _, places = class_activation(self._model, self._place, x)
         return torch.sigmoid(places[0]).cpu().numpy()
 
     def strip(self, image: Image.Image) -> Strip | None:
@@ -125,7 +128,8 @@ class Predictor:
         if not squares:
             return np.zeros((0, len(self.labels)), np.float32)
         x = preprocessing.for_evaluation(torch.from_numpy(np.stack(squares)).to(self.where), self._card.image_size)
-        return torch.sigmoid(self._network(x)).cpu().numpy()
+        with TRACING:
+            return torch.sigmoid(self._network(x)).cpu().numpy()
 
 
 def windows(aspect: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

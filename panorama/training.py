@@ -29,7 +29,7 @@ from panorama.config import Phase, PhaseName, TrainConfig
 from panorama.errors import PanoramaError
 from panorama.events import BatchEnded, EpochEnded, Event, PhaseEnded, PhaseStarted
 from panorama.features import Features, OnProgress, Pixels, batch_size, in_batches
-from panorama.folding import Folded, for_inference
+from panorama.folding import Folded, folded, for_inference
 from panorama.hardware import Precisions
 from panorama.metrics import mean_average_precision
 from panorama.model import Classifier, prepare_phase
@@ -120,7 +120,7 @@ def _run_phase(
     small = _small_side(model, phase, config.image_size)
     prepare_phase(model, phase.name, unfreeze=config.unfreeze, pretrained=pretrained)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay, fused=True)
+    state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay)
     if state.optimizer_state is not None:
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": state.optimizer_state})
         state.optimizer_state = None
@@ -277,7 +277,7 @@ def _validate(
     if phase == "adaptation":
         logits = model.head(torch.from_numpy(data.validation_features).to(where)).float().cpu()
     else:
-        logits = predict_logits(model, data.pixels, data.validation, config.image_size, team=team)
+        logits = predict_logits(model, data.pixels, data.validation, config.image_size, team=team, network=folded(model))
     targets = torch.from_numpy(data.targets[data.validation].astype(np.float32))
     loss = float(F.binary_cross_entropy_with_logits(logits, targets))
     if not np.isfinite(loss):
@@ -323,12 +323,14 @@ def predict_logits(
     on_progress: OnProgress = lambda done, total: None,
     team: Team = ALONE,
     forward: Callable[[Classifier, Tensor], Tensor] = Classifier.__call__,
+    network: Classifier | None = None,
 ) -> Tensor:
     """float32 logits (len(indices), n_labels) of the plain pictures, in eval mode.
 
-    forward: gives the logits of a batch, and may look at more of it; called in the order of this process's share.
+    forward: gives the logits of a batch, and may look at more of it; called in the order of this process's share. network: what
+    computes in the model's place; validation takes one without fused ReLUs, which turn what is not a number into 0.
     """
-    network = for_inference(model)
+    network = for_inference(model) if network is None else network
     where = model.head.weight.device
     mine = team.share(indices)
     parts = [torch.zeros(0, model.head.out_features)]

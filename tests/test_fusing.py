@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from panorama import fusing
-from panorama.folding import Folded, for_inference
+from panorama.folding import Folded, folded, for_inference
 from panorama.fusing import ConvolutionAndReLU
 from panorama.model import Classifier, build
 from tests.test_folding import lived_in, pictures
@@ -107,3 +107,43 @@ def test_a_copy_elsewhere_and_training_do_not_see_it() -> None:
     assert not fused(model)
     assert not fused(Folded(model))
     assert not fused(Folded(model).skeleton())
+
+
+@pytest.mark.parametrize(
+    "broken", ["extractor.features.0.0.weight", "extractor.features.18.0.weight", "extractor.features.3.conv.0.1.bias"]
+)
+def test_weights_that_are_not_numbers_are_not_hidden(broken: str) -> None:
+    """oneDNN's ReLU makes 0 of what is not a number: a network that is destroyed would seem to answer."""
+    model = lived_in("mobilenet_v2").eval()
+    with torch.no_grad():
+        model.get_parameter(broken).view(-1)[0] = float("nan")
+        assert model(pictures()).isnan().any(), "the negative control: it shows in the plain network"
+        assert for_inference(model)(pictures()).isnan().any()
+
+
+def test_a_fused_network_still_has_gradients() -> None:
+    model = lived_in("mobilenet_v2").eval()
+    found = []
+    for network in (folded(model), for_inference(model)):
+        x = pictures().requires_grad_()
+        network(x).square().sum().backward()
+        assert x.grad is not None
+        found.append(x.grad)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5 * float(found[0].abs().max()))
+
+
+def test_folding_twice_does_not_fold_a_norm_through_a_relu() -> None:
+    class Norm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.relu, self.norm = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)
+            self.norm.running_mean.fill_(0.5)  # type: ignore[union-attr]
+            nn.init.constant_(self.norm.bias, 0.3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.norm(self.relu(self.convolution(x))).mean((2, 3))
+            return found
+
+    model = Classifier(Norm(), 4, 2).eval()
+    with torch.inference_mode():
+        assert for_inference(for_inference(model))(pictures()) == pytest.approx(model(pictures()), abs=1e-5)

@@ -1,6 +1,9 @@
 """Where labels are seen in a picture and along it, against the model's own answers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from conftest import patch_picture
@@ -101,3 +104,21 @@ def test_the_words_say_where_a_label_is_seen() -> None:
     assert where_in_words(strip, np.float32([0.5] * n), 0.5) == "nowhere over 0.5; at most 0.50"
     assert where_in_words(strip, np.float32([0.3] * n), 0.384) == "nowhere over 0.38; at most 0.30"
     assert where_in_words(strip, np.float32([0.75] * n), 0.5) == "all along, at most 0.75"
+
+
+def test_a_model_may_be_loaded_while_others_predict() -> None:
+    """torch.fx, which finds what can be folded, puts its own in the place of every module's call in all threads while it traces."""
+    model, card = build("mobilenet_v2", len(LABELS), seed=3).eval(), ModelCard("mobilenet_v2", LABELS, 96, 0.5, "none")
+    predictor, picture = Predictor(model, card), patch_picture(["red"], 1, (100, 100))
+    expected = predictor.predict_images([picture])
+
+    def loads(_: int) -> npt.NDArray[np.float32]:
+        return Predictor(model, card).predict_images([picture])
+
+    def predicts(_: int) -> npt.NDArray[np.float32]:
+        assert predictor.heat(picture) is not None
+        return predictor.predict_images([picture])
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(work, n) for n in range(12) for work in (loads, predicts)]
+        assert all(answer.result() == pytest.approx(expected, abs=1e-5) for answer in answers)

@@ -15,13 +15,15 @@ from torch import nn
 from panorama import hardware, training
 from panorama.config import Phase, Schedule, TrainConfig, seed_recipe
 from panorama.datasets import load
+from panorama.errors import PanoramaError
 from panorama.events import EpochEnded
 from panorama.features import Pixels, extract, whole_pass
 from panorama.finding import find_source
 from panorama.folding import Folded
 from panorama.hardware import Precisions
 from panorama.model import Classifier, build, prepare_phase
-from panorama.training import TrainingData, TrainingState, _factor, _small_side, is_within_chance, train
+from panorama.processes import ALONE
+from panorama.training import TrainingData, TrainingState, _factor, _small_side, _validate, is_within_chance, train
 
 COSINE = Phase("fine tuning", 4, 3e-4, 5, "cosine")
 
@@ -173,14 +175,13 @@ def test_a_measurement_is_made_once_a_backbone_and_decides(tmp_path: Path, monke
     monkeypatch.setattr(hardware._Trial, "_seconds", pretended)
     config = TrainConfig(image_size=32)
     assert hardware.precisions(config, small_model(), tmp_path) == Precisions(torch.bfloat16, torch.bfloat16)
-    assert asked == [torch.float32, torch.bfloat16] * 4, "two rounds of a training step and of a forward pass"
+    assert asked == [torch.float32, torch.bfloat16] * 6, "in turn: three rounds of a training step and of a forward pass"
     asked.clear()
     seconds[torch.bfloat16] = 0.95
     assert hardware.precisions(config, small_model(), tmp_path) == Precisions(torch.bfloat16, torch.bfloat16), "remembered"
     assert not asked
     other = TrainConfig(image_size=32, backbone="resnet18")
     assert hardware.precisions(other, small_model(), tmp_path) == Precisions(torch.float32, torch.float32), "not clearly faster"
-    assert asked == [torch.float32, torch.bfloat16] * 6, "not clear after two rounds"
     (tmp_path / "precision.json").write_text("{")
     assert hardware.precisions(config, small_model(), tmp_path) == Precisions(torch.float32, torch.float32), (
         "damaged: measured anew"
@@ -189,7 +190,9 @@ def test_a_measurement_is_made_once_a_backbone_and_decides(tmp_path: Path, monke
 
 
 def test_other_programs_that_disturb_one_round_do_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([1.0, 0.5, 0.9, 0.85, 0.9, 0.5] * 2)  # float32, bfloat16, in turn
+    seconds = iter(
+        [2.0, 1.5, 0.9, 1.4, 0.9, 0.5] * 2
+    )  # float32, bfloat16, in turn: the first warms up, the second bfloat16 was disturbed
     monkeypatch.setattr(hardware._Trial, "_seconds", lambda *_: next(seconds))
     found = hardware.precisions(TrainConfig(image_size=32), small_model(), tmp_path)
     assert found == Precisions(torch.bfloat16, torch.bfloat16)
@@ -218,3 +221,21 @@ def test_a_step_in_bfloat16_goes_where_a_step_in_float32_goes() -> None:
     cosine = nn.functional.cosine_similarity(gradients[0], gradients[1], dim=0)
     assert float(cosine) > 0.98
     assert gradients[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("destroyed", [float("nan"), 3e38])
+def test_a_network_that_is_destroyed_does_not_pass_validation(
+    destroyed: float, seed_folder: Callable[..., Path], home: Path
+) -> None:
+    """A fused ReLU makes 0 of what is not a number, so validation computes without; else the epoch could be kept as the best."""
+    data = load(find_source(seed_folder(8, 4)), home)
+    pixels = Pixels(data.paths, data.images, 32, contents=[picture.sha256 for picture in data.pictures], cache=home)
+    model = build("mobilenet_v2", data.targets.shape[1], seed=0).eval()
+    parts = TrainingData(pixels, data.targets, np.arange(6), np.arange(6, 8), np.zeros((6, 1)), np.zeros((2, 1)))
+    assert 0 < _validate(model, parts, TrainConfig(image_size=32), "fine tuning", ALONE)[1] < 10
+    with torch.no_grad():
+        before, narrow = model.extractor.features[1].conv[0][1], model.extractor.features[1].conv[1]
+        before.bias.fill_(10.0)  # 6 everywhere after ReLU6, and 6 * 3e38 is infinite
+        narrow.weight[:, ::2], narrow.weight[:, 1::2] = destroyed, -destroyed
+    with pytest.raises(PanoramaError, match="not a finite number"):
+        _validate(model, parts, TrainConfig(image_size=32), "fine tuning", ALONE)
