@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ from scipy.special import expit
 from torch import nn
 
 from panorama import hardware, training
+from panorama.checkpoint import load_checkpoint, save_checkpoint
 from panorama.config import Phase, Schedule, TrainConfig, seed_recipe
 from panorama.datasets import load
 from panorama.errors import PanoramaError
-from panorama.events import EpochEnded
+from panorama.events import EpochEnded, Event
 from panorama.features import Pixels, extract, whole_pass
 from panorama.finding import find_source
 from panorama.folding import Folded
@@ -239,3 +240,42 @@ def test_a_network_that_is_destroyed_does_not_pass_validation(
         narrow.weight[:, ::2], narrow.weight[:, 1::2] = destroyed, -destroyed
     with pytest.raises(PanoramaError, match="not a finite number"):
         _validate(model, parts, TrainConfig(image_size=32), "fine tuning", ALONE)
+
+
+def test_fine_tuning_goes_on_from_a_checkpoint_as_if_never_interrupted(
+    seed_folder: Callable[..., Path], home: Path, tmp_path: Path
+) -> None:
+    """ResNet, whose weights lie in another order in memory than in the file: an optimizer that walks both alike mixes them up."""
+    data = load(find_source(seed_folder(8, 4)), home)
+    pixels = Pixels(data.paths, data.images, 32, contents=[picture.sha256 for picture in data.pictures], cache=home)
+    config = TrainConfig(
+        backbone="resnet18", epochs_adaptation=1, epochs_finetuning=3, patience_finetuning=9, image_size=32, batch_size=3,
+        schedule="constant", learning_rate_finetuning=1e-3,
+    )  # fmt: skip
+    exact = Precisions(torch.float32, torch.float32)
+
+    def fresh() -> Classifier:
+        return build("resnet18", data.targets.shape[1], seed=0).to(memory_format=torch.channels_last)
+
+    def events(model: Classifier, state: TrainingState) -> Iterator[Event]:
+        seen = extract(whole_pass(fresh(), pixels, image_size=32, dtype=torch.float32), np.arange(8), 512)
+        parts = TrainingData(pixels, data.targets, np.arange(6), np.arange(6, 8), seen[:6], seen[6:])
+        return train(model, parts, config, state=state, precisions=exact, pretrained=True)
+
+    whole, interrupted, resumed = fresh(), fresh(), fresh()
+    states = TrainingState(), TrainingState()
+    for event in events(whole, states[0]):
+        if isinstance(event, EpochEnded) and (event.phase, event.epoch) == ("fine tuning", 3):
+            expected = {name: value.clone() for name, value in whole.state_dict().items()}
+    for event in events(interrupted, states[1]):
+        if isinstance(event, EpochEnded) and (event.phase, event.epoch) == ("fine tuning", 1):
+            save_checkpoint(tmp_path, interrupted, states[1])
+            break
+    found = load_checkpoint(tmp_path, resumed)
+    assert found is not None
+    found[0].best_weights = dict(states[1].best_weights)
+    for event in events(resumed, found[0]):
+        if isinstance(event, EpochEnded) and event.epoch == 3:
+            assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
+            return
+    pytest.fail("the third epoch was not trained")
