@@ -18,7 +18,7 @@ from torch import Tensor
 from panorama import preprocessing
 from panorama.errors import PanoramaError
 from panorama.files import write_atomically
-from panorama.model import Classifier, build
+from panorama.model import Classifier, build, load_weights
 from panorama.training import TrainingState
 
 MODEL, CARD = "model.safetensors", "model.json"
@@ -96,7 +96,7 @@ def load_model(folder: Path) -> tuple[Classifier, ModelCard]:
     _check_card(folder / CARD, card, _about(path, metadata).get("card"))
     model = build(card.backbone, len(card.labels), seed=0)
     _check_shapes(path, weights, model)
-    model.load_state_dict(weights)
+    load_weights(model, weights)
     model.to(memory_format=torch.channels_last)
     model.eval()
     return model, card
@@ -164,7 +164,7 @@ def _load_checkpoint(path: Path, model: Classifier) -> TrainingState:
         raise CheckpointError(f"{path}: made by another version of panorama, which prepared pictures in another way.")
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     _check_shapes(path, weights, model)
-    model.load_state_dict(weights)
+    load_weights(model, weights)
     optimizer: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from panorama import depthwise, fusing
-from panorama.model import Classifier
+from panorama.model import Classifier, load_weights, replace
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -36,8 +36,7 @@ class Folded(nn.Module):
             module = skeleton.get_submodule(convolution)
             if module.bias is None:
                 module.bias = nn.Parameter(torch.zeros(module.out_channels, device=module.weight.device))
-            parent, _, child = norm.rpartition(".")
-            setattr(skeleton.get_submodule(parent), child, nn.Identity())
+            replace(skeleton, norm, nn.Identity())
         depthwise.adopt(skeleton)
         self._skeleton = (skeleton,)  # in a tuple, so that its tensors are no parameters of this module
 
@@ -77,10 +76,8 @@ def folded(model: Classifier) -> Classifier:
     """A copy of `model` in eval mode with every BatchNorm folded, in plain modules."""
     network = Folded(copy.deepcopy(model).eval())
     plain = network.skeleton()
-    own = plain.state_dict()
     with torch.no_grad():
-        for name, tensor in network.tensors().items():
-            own[name].copy_(tensor)
+        load_weights(plain, network.tensors())
     return plain
 
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.fx import Tracer
 
 from panorama.depthwise import StridedDepthwise
+from panorama.model import replace
 
 _OPERATOR = "_convolution_pointwise"  # of torch.ops.mkldnn
-# name and numbers, as the operator wants them
 _PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # and what rounding may differ by in them
+# name and numbers, as the operator wants them
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float | None]]] = {nn.ReLU: ("relu", []), nn.ReLU6: ("hardtanh", [0.0, 6.0])}
 
 # torch.fx puts its own in the place of every module's call, in all threads, while it traces: whoever traces holds this, and whoever computes
@@ -32,10 +33,8 @@ class ConvolutionAndReLU(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        is_learning = torch.is_grad_enabled() and (
-            x.requires_grad or self.weight.requires_grad
-        )  # the operator has no backward pass
-        # is_compiling: an export is written with public operators
+        # The operator has no backward pass, and an export (is_compiling) is written with public ones.
+        is_learning = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         if x.device.type != "cpu" or dtype not in _PRECISIONS or is_learning or torch.compiler.is_compiling():
             plain: Tensor = self.activation(super().forward(x))
             return plain
@@ -54,8 +53,7 @@ def fuse(network: nn.Module) -> None:
         convolution = network.get_submodule(name)
         if isinstance(convolution, nn.Conv2d) and _is_plain(convolution):
             _join(convolution, network.get_submodule(activation))
-            parent, _, child = activation.rpartition(".")
-            setattr(network.get_submodule(parent), child, nn.Identity())
+            replace(network, activation, nn.Identity())
 
 
 def pairs(

@@ -13,7 +13,8 @@ batches is not validated with those of weights long gone.
 import hashlib
 import json
 import socket
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,7 @@ def build(backbone: str, n_labels: int, *, seed: int) -> Classifier:
         torch.manual_seed(seed)
         extractor = torchvision.models.get_model(backbone, weights=None)
         name, last = _last_linear(extractor)
-        _replace(extractor, name, nn.Identity())
+        replace(extractor, name, nn.Identity())
         return Classifier(extractor, last.in_features, n_labels)
 
 
@@ -87,7 +88,8 @@ def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
     return linear[-1]
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Puts `module` in the place of the one of that dotted name."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)
 
@@ -204,7 +206,14 @@ def _load_extractor(model: Classifier, backbone: str, state: dict[str, Tensor], 
             else f"{missing[0]} is missing" if missing else f"{unknown[0]} is not part of it"
         )  # fmt: skip
         raise PanoramaError(f"{source}: these are not weights of {backbone}: {what}. Choose the backbone they were made for.")
-    model.extractor.load_state_dict(given)
+    load_weights(model.extractor, given)
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """`load_state_dict` for tensors alone, as files keep them. They are taken to be of the version that `network` is; MNASNet refuses those of none."""
+    given = OrderedDict(weights)
+    given._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(given)
 
 
 def blocks(extractor: nn.Module) -> list[nn.Module]:

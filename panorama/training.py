@@ -32,7 +32,7 @@ from panorama.features import Features, OnProgress, Pixels, batch_size, in_batch
 from panorama.folding import Folded, folded, for_inference
 from panorama.hardware import Precisions
 from panorama.metrics import mean_average_precision
-from panorama.model import Classifier, prepare_phase
+from panorama.model import Classifier, load_weights, prepare_phase
 from panorama.processes import ALONE, Team
 
 # The learning rate rises over this share of a phase's steps before it falls along a cosine to nothing.
@@ -95,13 +95,13 @@ def train(
         if state.phase != phase.name:
             _enter_fine_tuning(model, state)
         yield from _run_phase(model, data, config, phase, state, precisions, pretrained, team, clock)
-    model.load_state_dict(state.best_weights)
+    load_weights(model, state.best_weights)
     model.eval()
 
 
 def _enter_fine_tuning(model: Classifier, state: TrainingState) -> None:
     if state.best_weights:
-        model.load_state_dict(state.best_weights)
+        load_weights(model, state.best_weights)
     state.phase, state.epoch, state.without_improvement = "fine tuning", 0, 0
     state.optimizer = state.optimizer_state = None
 

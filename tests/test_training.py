@@ -191,9 +191,8 @@ def test_a_measurement_is_made_once_a_backbone_and_decides(tmp_path: Path, monke
 
 
 def test_other_programs_that_disturb_one_round_do_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter(
-        [2.0, 1.5, 0.9, 1.4, 0.9, 0.5] * 2
-    )  # float32, bfloat16, in turn: the first warms up, the second bfloat16 was disturbed
+    # float32 and bfloat16 in turn: the first round warms up, in the second bfloat16 was disturbed.
+    seconds = iter([2.0, 1.5, 0.9, 1.4, 0.9, 0.5] * 2)
     monkeypatch.setattr(hardware._Trial, "_seconds", lambda *_: next(seconds))
     found = hardware.precisions(TrainConfig(image_size=32), small_model(), tmp_path)
     assert found == Precisions(torch.bfloat16, torch.bfloat16)

@@ -254,6 +254,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_words(seed_folder: Callable[.
     assert "learning rate" in run.history().message
 
 
+def test_a_backbone_whose_weights_have_a_version_trains_to_its_end(seed_folder: Callable[..., Path], home: Path) -> None:
+    """MNASNet refuses weights without one, as files and copies of a model keep them."""
+    run = new_run(seed_folder(), home, backbone="mnasnet0_5")
+    assert work(run.folder) == "complete", run.history().message
+
+
 def test_too_little_memory_on_the_cpu_is_said_in_words(
     seed_folder: Callable[..., Path], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
