@@ -118,9 +118,9 @@ def against_planted(features: np.ndarray, targets: np.ndarray, truth: Truth, gro
     print(
         f"  {'':<24} {'errors':>7} {'cleanlab':>9} {'panorama':>9} {'margin':>7} {'spread':>7} {'estimated':>10} {'after 100':>10}  200 reviewed: as ranked, re-ranked"
     )
-    doubt, wrong_all, close, close_later = [], [], [], []
+    doubt, wrong_all, close, close_later, close_planted = [], [], [], [], []
     for name, setting in SETTINGS.items():
-        peer, own, errors, estimates, laters, plain, learned = [], [], [], [], [], [], []
+        peer, own, errors, estimates, laters, plain, learned, of_all = [], [], [], [], [], [], [], []
         for seed in range(SEEDS):
             given = planted(targets, setting, seed)
             folds = judged(features, given, groups, repeats=1)
@@ -132,6 +132,7 @@ def against_planted(features: np.ndarray, targets: np.ndarray, truth: Truth, gro
             own.append(average_precision(found, wrong, truth.known))
             errors.append(int(wrong.sum()))
             estimates.append(found[truth.known].sum())
+            of_all.append((found.sum(), (given != targets).sum()))
             known = np.flatnonzero(truth.known)
             cells = [array.ravel()[known] for array in (found, given, np.broadcast_to(np.arange(n_labels), given.shape), wrong)]
             plain.append(reviewed(*cells, relearn=False)[0])
@@ -141,6 +142,7 @@ def against_planted(features: np.ndarray, targets: np.ndarray, truth: Truth, gro
             doubt.append(found[truth.known])
             wrong_all.append(wrong[truth.known])
         close.append(is_close(np.mean(estimates), np.mean(errors)))
+        close_planted.append(is_close(*np.mean(of_all, 0)))
         close_later.append(is_close(np.mean(laters), np.mean(errors)))
         margin = np.subtract(own, peer)
         error = margin.std(ddof=1) / np.sqrt(SEEDS)
@@ -151,6 +153,8 @@ def against_planted(features: np.ndarray, targets: np.ndarray, truth: Truth, gro
             flush=True,
         )
     print(f"  estimates within 25 % of the truth: {sum(close)} of {len(close)}; after 100 answers {sum(close_later)}")
+    if not truth.known.all():
+        print(f"  over all cells, of the planted errors alone: {sum(close_planted)} of {len(close_planted)}")
     d, w = np.concatenate(doubt), np.concatenate(wrong_all)
     print("  calibration over all settings, doubt: share wrong (cells)")
     for low in np.arange(0, 1, 0.1):

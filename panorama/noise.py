@@ -10,7 +10,7 @@ pair as likely. Neither of the two need be doubtful alone.
 
 What tells an error from a hard picture is the plateau: where scores are highest every picture should carry the label, and the share
 that does not is the missing rate. Errors that grow with difficulty leave no plateau and look like content to this model; it
-then says 0, and `suspects` falls back on a prior.
+then says 0 or next to it, and `suspects` falls back on a prior.
 """
 
 import itertools
@@ -33,21 +33,24 @@ _MISSING_PRIOR, _EXTRA_PRIOR = (1.5, 8.0), (1.2, 60.0)
 _MISSING_SHRINK, _EXTRA_SHRINK = 20.0, 100.0
 _MOVED_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
 _RIDGE = 1.0  # towards the curve of all labels together
-# Nats of log-likelihood that the extra labels of a CSV, and its moved ones, must explain to be believed; of missing ones see `_clear`.
-_CLEAR_EXTRA, _CLEAR_MOVED = 0.9, 5.0
+_CLEAR_MOVED = 5.0  # nats of log-likelihood that moved labels must explain to be as likely as none; of missing ones see `_clear`
+_LEAST_LIKELY = 0.02  # models less likely than this are left out
+# A label that tells half as much of a rate as the one that tells most counts as this power of a half where the rate is shared.
+_MISSING_FADE, _EXTRA_FADE = 8, 4
 _SEEMS = 0.5  # nats that moved labels must gain on a fit without them for one with them to be tried
 _LEAST = 1e-12
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """The fitted curves and rates, each (n_labels,); rates in [0, 1), 0 where nothing is clearly wrong. moved: a share of the images."""
+    """The fitted curves and rates, each (n_labels,); rates in [0, 1). moved: a share of the images. believed: how likely any rate is more than 0."""
 
     slope: Floats
     offset: Floats
     missing: Floats
     extra: Floats
     moved: float = 0.0
+    believed: float = 1.0
 
     def truth(self, scores: npt.NDArray[np.floating[Any]]) -> Floats:
         """P(the label is really there | score), (n_images, n_labels)."""
@@ -111,15 +114,16 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
     """The noise of each label, by expectation-maximisation.
 
     targets: (n_images, n_labels) of 0/1, as in the CSV. scores: the same shape, out of fold, about 0..1, higher where the label
-    is likelier; they need not be calibrated. Rare labels borrow from all labels together. Rates that explain nothing are 0.
+    is likelier; they need not be calibrated. Rare labels borrow from all labels together. Models with and without each kind of error
+    are averaged, each as much as it is likely: rates that explain little are next to 0.
     may_move: whether labels may have moved to another column; then what is said of a cell depends on the image's other values.
     """
     every = max(1, len(targets) // max(_LEAST_ROWS, _MOST_CELLS // max(1, targets.shape[1])))
     y, s = targets[::every].astype(np.float64), scores[::every].astype(np.float64)
     centre, scale = (float(s.mean()), _SPREAD / max(float(s.std()), 1e-6)) if s.size else (0.5, 1.0)
     x = scale * (s - centre)
-    # Each kind of error costs what it must explain to be believed.
-    costs = np.array([_clear(y.shape[1]), _CLEAR_EXTRA, _CLEAR_MOVED])
+    # Extra labels have rates next to no freedom a label, so chance explains nothing by them.
+    costs = np.array([_clear(y.shape[1]), 0.0, _CLEAR_MOVED])
     fits = {(m, e): _fit(y, x, m, e, False) for m, e in itertools.product((False, True), repeat=2)}
     worth = {(*has, False): fit - costs[:2] @ has for has, (_, fit) in fits.items()}
     models = {(*has, False): model for has, (model, _) in fits.items()}
@@ -129,8 +133,17 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
             if _seem_moved(y, x, models[*has, False]):
                 models[*has, True], fit = _fit(y, x, has[0], has[1], True)
                 worth[*has, True] = fit - costs @ (*has, True)
-    best = models[max(worth, key=lambda one: worth[one])]
-    return NoiseModel(best.slope * scale, best.offset - best.slope * scale * centre, best.missing, best.extra, best.moved)
+    best = max(worth.values())
+    likely = {has: float(np.exp(value - best)) for has, value in worth.items()}
+    likely = {has: share for has, share in likely.items() if share >= _LEAST_LIKELY * sum(likely.values())}
+    chosen = [_fit(y, x, *has, start=models[has], fade=_EXTRA_FADE)[0] if has[1] else models[has] for has in likely]
+
+    def mean(field: str) -> Any:
+        return np.average([getattr(model, field) for model in chosen], axis=0, weights=list(likely.values()))
+
+    slope, offset = mean("slope"), mean("offset")
+    rates = mean("missing"), mean("extra"), float(mean("moved")), float(mean("believed"))
+    return NoiseModel(slope * scale, offset - slope * scale * centre, *rates)
 
 
 def _seem_moved(y: Floats, x: Floats, model: NoiseModel) -> bool:
@@ -150,14 +163,29 @@ def _clear(n_labels: int) -> float:
     return 0.25 * n_labels + 3 * float(np.sqrt(5 / 16 * n_labels))
 
 
-def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool, has_moved: bool) -> tuple[NoiseModel, float]:
-    """The model with the rates it may have, and its log-likelihood."""
+def _fit(
+    y: Floats,
+    x: Floats,
+    has_missing: bool,
+    has_extra: bool,
+    has_moved: bool,
+    *,
+    start: NoiseModel | None = None,
+    fade: int = 1,
+) -> tuple[NoiseModel, float]:
+    """The model with the rates it may have, and its log-likelihood. start: where to begin. fade: `_EXTRA_FADE` or none."""
     n_labels = y.shape[1]
-    slope, offset = np.ones(n_labels), np.zeros(n_labels)
-    if len(y):  # from the label's own share: from one half, nine in ten missing would explain a rare label best
+    if start is None:
+        # From the label's own share: from one half, nine in ten missing would explain a rare label best.
         share = (y.sum(0) + 0.5) / (len(y) + 1)
-        offset = np.log(share / (1 - share))
-    missing, extra, moved = np.full(n_labels, 0.1 * has_missing), np.full(n_labels, 0.01 * has_extra), 0.03 * has_moved
+        start = NoiseModel(
+            np.ones(n_labels),
+            np.log(share / (1 - share)),
+            np.full(n_labels, 0.1 * has_missing),
+            np.full(n_labels, 0.01 * has_extra),
+            0.03 * has_moved,
+        )
+    slope, offset, missing, extra, moved = start.slope, start.offset, start.missing, start.extra, start.moved
     for _ in range(_ROUNDS):
         truth = sigmoid(x * slope + offset)
         slips = wrong = doubts_at(y, truth, missing, extra)
@@ -171,10 +199,17 @@ def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool, has_moved: bo
         there = np.where(y == 1, 1 - wrong, wrong)  # E step: P(t = 1 | s, y)
         if has_missing:
             told = _told(truth, truth, missing, missing, extra)
-            missing = _rates((slips * (1 - y)).sum(0), there.sum(0), told, _MISSING_PRIOR, _MISSING_SHRINK, _MOST_MISSING)
+            missing = _rates(
+                (slips * (1 - y)).sum(0),
+                there.sum(0),
+                _faded(told, _MISSING_FADE),
+                _MISSING_PRIOR,
+                _MISSING_SHRINK,
+                _MOST_MISSING,
+            )
         if has_extra:
             told = _told(1 - truth, truth, extra, before[0], extra)
-            extra = _rates((slips * y).sum(0), (1 - there).sum(0), told, _EXTRA_PRIOR, _EXTRA_SHRINK, _MOST_EXTRA)
+            extra = _rates((slips * y).sum(0), (1 - there).sum(0), _faded(told, fade), _EXTRA_PRIOR, _EXTRA_SHRINK, _MOST_EXTRA)
         shared = np.array([slope.mean(), offset.mean()]) if n_labels else np.zeros(2)
         for _ in range(3):
             shared = _newton(x.reshape(-1, 1), there.reshape(-1, 1), shared[:1], shared[1:], np.zeros(2), 1e-3)[:, 0]
@@ -190,7 +225,7 @@ def _fit(y: Floats, x: Floats, has_missing: bool, has_extra: bool, has_moved: bo
         fit = float(np.log(pairs.plain).sum() + np.log(1 - moved + moved * pairs.times).sum())
     else:
         fit = float(np.log(_plain(y == 1, truth, missing, extra)).sum())
-    return NoiseModel(slope, offset, missing, extra, moved), fit
+    return NoiseModel(slope, offset, missing, extra, moved, float(has_missing or has_extra or has_moved)), fit
 
 
 def _plain(given: npt.NDArray[np.bool_], truth: Floats, missing: Floats, extra: Floats) -> Floats:
@@ -209,6 +244,11 @@ def _told(prone: Floats, truth: Floats, rate: Floats, missing: Floats, extra: Fl
     information = (prone**2 / np.maximum(given * (1 - given), _LEAST)).sum(0)
     told: Floats = np.minimum(information * rate * (1 - rate) / np.maximum(prone.sum(0), _LEAST), 1.0)
     return told
+
+
+def _faded(told: Floats, power: int) -> Floats:
+    """Less of what labels tell that are hard to see: what they miss of the curve looks like a rate."""
+    return told * (told / max(float(told.max(initial=0)), _LEAST)) ** (power - 1)
 
 
 def _rates(errors: Floats, cells: Floats, told: Floats, prior: tuple[float, float], shrink: float, most: float) -> Floats:

@@ -32,9 +32,9 @@ Floats = npt.NDArray[np.float64]
 _HARD_MISSING, _HARD_EXTRA = 0.10, 0.002
 # What the rates above make of a hard cell, brought to what it was worth in the audit: log-odds of 2 * log-odds + 5.4, at most 0.85 (of the
 # first 30, 73 % were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess:
-# a tenth is little enough not to bury planted extra labels, and more than nothing for real ones that were forgotten.
+# three tenths of its square are little enough not to bury planted extra labels, and put the surest real ones that were forgotten among them.
 _HARD_SLOPE, _HARD_SHIFT, _HARD_MOST = 2.0, 5.4, 0.85
-_HARD_WORTH = 0.1
+_HARD_WORTH = 0.3
 # Tjur's coefficient of discrimination of the scores in context: from the first on, disagreement is worth something, from the second
 # on (in the audit it was 0.7 to 0.8) all of it. Never nothing: the order is the model's.
 _UNLEARNED, _LEARNED, _LEAST_WORTH = 0.3, 0.6, 0.02
@@ -44,10 +44,8 @@ _CELLS_AT_ONCE = 2**16
 _TWIN_WORTH = 0.9  # a near-duplicate may show another moment
 _BIAS_SD, _LABEL_BIAS_SD = 1.5, 0.7  # in log-odds: how far decisions may move a kind, and a label within it
 _OVERLOOKED = 0.02  # the share of errors that a reviewer who is shown them keeps
-_LOWEST, _REACH = (
-    0.1,
-    2.0,
-)  # what raises doubts holds down to this quantile of the changed cells, and fades below it over so many log-odds
+# What decisions teach holds down to this quantile of the cells it was learned of, and fades below it over so many log-odds.
+_LOWEST, _REACH_UP, _REACH_DOWN = 0.1, 2.0, 4.0
 _MOST_LOG_ODDS = 6.0
 
 
@@ -74,15 +72,19 @@ def doubts(
     context = alone if in_context is None else in_context
     noise = fit_noise(targets, alone if in_context is None else (alone + in_context) / 2)
     values, reason = np.empty(targets.shape, np.float32), np.zeros(targets.shape, np.int8)
-    has_slips = bool(noise.missing.any() or noise.extra.any() or noise.moved)
-    worth_here = worth(targets, context) * (_HARD_WORTH if has_slips else 1.0)
+    worth_here = worth(targets, context)
 
     def judge(start: int) -> None:
         rows = slice(start, start + _ROWS_AT_ONCE)
         values[rows], moved = noise.judge(targets[rows], (alone[rows] + context[rows]) / 2)
         if moved is not None:
             reason[rows][2 * moved > values[rows]] = REASONS.index("moved")
-        _take_larger(values[rows], reason[rows], worth_here * _hard_doubts(targets[rows], context[rows]), REASONS.index("hard"))
+        _take_larger(
+            values[rows],
+            reason[rows],
+            worth_here * _hard_doubts(targets[rows], context[rows], noise.believed),
+            REASONS.index("hard"),
+        )
 
     # Pieces that fit the processor's cache, on all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -106,9 +108,11 @@ def worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) 
     return found
 
 
-def _hard_doubts(targets: npt.NDArray[np.int8], in_context: npt.NDArray[np.floating[Any]]) -> Floats:
+def _hard_doubts(targets: npt.NDArray[np.int8], in_context: npt.NDArray[np.floating[Any]], slips: float) -> Floats:
+    """slips: how likely the CSV shows any."""
     raw = doubts_at(targets, np.clip(in_context, 1e-3, 1 - 1e-3), _HARD_MISSING, _HARD_EXTRA)
-    return _HARD_MOST * sigmoid(_HARD_SLOPE * np.log(raw / (1 - raw)) + _HARD_SHIFT)
+    audit = _HARD_MOST * sigmoid(_HARD_SLOPE * np.log(raw / (1 - raw)) + _HARD_SHIFT)
+    return audit * (1 - slips + slips * _HARD_WORTH * audit)
 
 
 def _take_larger(values: npt.NDArray[np.float32], reason: npt.NDArray[np.int8], other: Floats, name: int) -> None:
@@ -265,8 +269,8 @@ def relearned(
 
     doubt, given, label_of: (n_cells,). decided: positions of decided cells; was_wrong: for each, whether the value was changed. The
     log-odds of each cell move by one number a kind and one a label and kind, found by logistic regression on the decided
-    cells with Gaussian priors around 0, in which one error in fifty is overlooked and kept. Where the numbers raise doubts, they do so
-    less the further a cell lies below those that were changed: that the surest suspects were wrong says little of the others.
+    cells with Gaussian priors around 0, in which one error in fifty is overlooked and kept. They move a cell less the further it lies below
+    those they were learned of, the changed ones where doubts rise, the kept ones where they fall: the surest suspects say little of the others.
     Nothing is trained on pictures: a cell is never judged by a model that knows its decided value.
     """
     log_odds = _log_odds(doubt)
@@ -295,11 +299,13 @@ def relearned(
                 break
     moved = bias[given] + bias[column]
     for kind in (0, 1):
-        changed = log_odds[decided[was_wrong & (given[decided] == kind)]]
-        raised = (given == kind) & (moved > 0)
-        if len(changed):
-            below = np.maximum(0.0, np.quantile(changed, _LOWEST, method="lower") - log_odds[raised])
-            moved[raised] *= np.exp(-below / _REACH)
+        for answers, cells, reach in ((was_wrong, moved > 0, _REACH_UP), (~was_wrong, moved < 0, _REACH_DOWN)):
+            learned_of = log_odds[decided[answers & (given[decided] == kind)]]
+            changed = cells & (given == kind)
+            if len(learned_of):
+                below = np.maximum(0.0, np.quantile(learned_of, _LOWEST, method="lower") - log_odds[changed])
+                # Doubts that fall by more than they fade over would change places.
+                moved[changed] *= np.exp(-below / np.maximum(reach, -1.5 * moved[changed]))
     return sigmoid(log_odds + moved)
 
 

@@ -34,11 +34,33 @@ def test_planted_rates_are_recovered_within_a_quarter(missing: float, extra: flo
 
 
 @pytest.mark.parametrize("blur", [0.05, 0.12, 0.25])
-def test_clean_labels_have_rates_of_zero(blur: float) -> None:
+def test_clean_labels_have_rates_next_to_zero(blur: float) -> None:
     truth, _, scores = world(2, 0, 0, blur=blur)
     found = fit_noise(truth, scores)
-    assert (found.missing == 0).all()
-    assert (found.extra == 0).all()
+    assert (found.missing < 0.001).all()
+    assert (found.extra < 0.001).all()
+    assert found.believed < 0.6
+
+
+def test_planted_errors_are_believed() -> None:
+    _, given, scores = world(2, 0.05, 0.01)
+    assert fit_noise(given, scores).believed > 0.99
+
+
+def test_belief_grows_with_the_errors_and_makes_no_cliff() -> None:
+    """Few extra labels among blurred scores may as well be none: in six worlds they are believed in part, more of them more."""
+
+    def believed(seed: int, n_extra: int) -> float:
+        truth, _, scores = world(seed, 0, 0, n=800, blur=0.25)
+        absent = np.random.default_rng(seed).permutation(np.flatnonzero(truth == 0))
+        truth.ravel()[absent[:n_extra]] = 1
+        return fit_noise(truth, scores).believed
+
+    found = np.array([[believed(seed, n) for n in (0, 4, 20)] for seed in range(6)])
+    none, few, many = found.mean(0)
+    assert none < 0.5 < few < many
+    assert many > 0.95
+    assert ((found > 0.2) & (found < 0.9)).any(), "no cliff"
 
 
 def test_each_label_has_its_own_rates() -> None:
@@ -61,7 +83,7 @@ def test_a_rare_label_borrows_the_rate_of_the_others() -> None:
     scores[:, 4] = 0.15 + 0.7 * truth[:, 4] + rng.normal(0, 0.12, 2000)
     among_others, by_itself = fit_noise(given, scores).missing[4], fit_noise(given[:, 4:], scores[:, 4:]).missing[0]
     assert 0.05 < among_others < 0.2
-    assert by_itself == 0, "the negative control"
+    assert by_itself < 0.02, "the negative control"
 
 
 def test_doubts_are_those_of_a_hand_worked_table() -> None:

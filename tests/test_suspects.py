@@ -60,18 +60,15 @@ def test_where_errors_are_random_slips_come_first_and_are_wrong() -> None:
 def test_the_negative_control_without_planted_errors_nothing_is_a_slip() -> None:
     truth, _, scores = world(0)
     found = doubts(truth, scores)
-    assert (found.reason[found.values > 0.01] == REASONS.index("hard")).all()
+    assert (found.reason[found.values > 0.1] == REASONS.index("hard")).all()
+    assert found.values[found.reason == REASONS.index("slip")].sum() < 1
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_planted_errors_rank_above_cleanlabs_ranking(seed: int) -> None:
-    """Self-confidence and the same adjusted for each label's confidence, label by label."""
+def test_planted_errors_rank_above_cleanlabs_ranking() -> None:
+    """Self-confidence and the same adjusted for each label's confidence, label by label; the mean of six worlds."""
     from cleanlab.rank import get_label_quality_scores
 
-    truth, given, chance = hard_world(seed)
-    wrong = (given != truth).ravel()
-
-    def peer(adjusted: bool) -> Floats:
+    def peer(given: Labels, chance: Floats, adjusted: bool) -> Floats:
         columns = [
             1
             - get_label_quality_scores(given[:, k], np.stack([1 - p, p], 1), method="self_confidence", adjust_pred_probs=adjusted)
@@ -79,9 +76,14 @@ def test_planted_errors_rank_above_cleanlabs_ranking(seed: int) -> None:
         ]
         return np.stack(columns, 1)
 
-    ours = average_precision_score(wrong, doubts(given, chance).values.ravel())
-    assert ours > average_precision_score(wrong, peer(False).ravel()) + 0.1
-    assert ours > average_precision_score(wrong, peer(True).ravel())
+    found = []
+    for seed in range(6):
+        truth, given, chance = hard_world(seed)
+        ranked = doubts(given, chance).values, peer(given, chance, False), peer(given, chance, True)
+        found.append([average_precision_score((given != truth).ravel(), doubt.ravel()) for doubt in ranked])
+    ours, plain, adjusted = np.mean(found, 0)
+    assert ours > plain + 0.1
+    assert ours > adjusted + 0.005
 
 
 def test_labels_of_a_picture_can_only_help() -> None:
@@ -93,12 +95,12 @@ def test_labels_of_a_picture_can_only_help() -> None:
     assert average_precision_score(wrong, both.values.ravel()) > average_precision_score(wrong, alone.values.ravel()) + 0.05
 
 
-def pair(given: tuple[int, int], score: float = 0.5, *, strangers: bool = False) -> Doubts:
-    """One label on 20 pictures nobody is unsure of and two near-duplicates, which strangers are not."""
-    plain = np.arange(20) % 2
+def pair(given: tuple[int, int], score: float = 0.5, *, plainly: int = 20, strangers: bool = False) -> Doubts:
+    """One label on pictures nobody is unsure of and two near-duplicates, which strangers are not."""
+    plain = np.arange(plainly) % 2
     targets = np.r_[plain, given].astype(np.int8)[:, None]
     scores = np.r_[plain, score, score].astype(float)[:, None]
-    return doubts(targets, scores, groups=None if strangers else np.r_[np.arange(20), 50, 50])
+    return doubts(targets, scores, groups=None if strangers else np.r_[np.arange(plainly), -1, -1])
 
 
 def test_twins_that_disagree_are_the_first_suspects() -> None:
@@ -112,8 +114,8 @@ def test_the_doubt_of_twins_is_a_hand_worked_table() -> None:
 
     So P(the label is there) = 45,000 / 45,998, of which nine in ten count: a near-duplicate may show another moment.
     """
-    found = pair((1, 0)).values
-    assert found[21, 0] == pytest.approx(0.9 * 45_000 / 45_998)
+    found = pair((1, 0), plainly=2000).values  # so many that slips are next to ruled out
+    assert found[-1, 0] == pytest.approx(0.9 * 45_000 / 45_998)
 
 
 @pytest.mark.parametrize("given", [(0, 0), (1, 1)])
@@ -271,6 +273,17 @@ def test_that_the_surest_were_wrong_says_little_of_those_far_below() -> None:
         found = relearned(doubt, zeros, zeros, decided, np.r_[np.ones(50, bool), np.arange(kept + changed) < changed])
         assert found[50:60].min() > 0.3
         assert found[60 + kept + changed :].sum() < 2 * doubt[60:].sum()
+
+
+def test_that_the_surest_were_right_says_less_of_those_far_below() -> None:
+    """Forty suspects thought to be wrong nine times in ten, and half of them were right: those beside them fall by far more than those at one in ten."""
+    doubt = np.r_[np.full(60, 0.9), np.full(1000, 0.1)]
+    zeros = np.zeros(len(doubt), np.int64)
+    found = relearned(doubt, zeros, zeros, np.arange(40), np.arange(40) % 2 == 0)
+    assert found[40:60].max() < 0.65
+    assert 0.04 < found[60:].min() <= found[60:].max() < 0.1
+    log_odds = np.log(found / (1 - found)) - np.log(doubt / (1 - doubt))
+    assert log_odds[40:60].max() < 2 * log_odds[60:].min() < 0
 
 
 @pytest.mark.parametrize(("doubt", "n", "n_wrong"), [(1e-4, 20, 20), (1e-4, 200, 10), (1e-3, 200, 4)])
