@@ -73,7 +73,8 @@ def out_of_fold(
 
 def heads_judge(features: npt.NDArray[np.float32], targets: npt.NDArray[np.int8]) -> Judge:
     """Judges by kernel ridge regression on features (n_images, width) from `kernel.joined`."""
-    return lambda training, held_out, number: kernel.judge(features, targets, training, held_out, seed=number)
+    likeness = kernel.Likeness(features)
+    return lambda training, held_out, number: kernel.judge(likeness, targets, training, held_out, seed=number)
 
 
 def trained_judge(
@@ -110,7 +111,7 @@ def trained_judge(
             on_event()
         alone = torch.sigmoid(predict_logits(model, pixels, held_out, config.image_size)).numpy()
         after = whole_pass(model, pixels, image_size=config.image_size, dtype=precisions.features)
-        learned = kernel.joined(extract(after, np.arange(len(pixels)), width))
+        learned = kernel.Likeness(kernel.joined(extract(after, np.arange(len(pixels)), width)))
         return Judgement(alone, kernel.judge(learned, targets, training, held_out, seed=number).in_context)
 
     return judge

@@ -29,6 +29,7 @@ _MOST_IN_PART, _LEAST_IN_PART, _LABELS_AT_FULL_SIZE = 2000, 400, 32
 _MOST_PARTS = 4
 _RARE = 32  # positives among the training images
 _AT_ONCE = 1024
+_MOST_KEPT = 4_000  # images whose likeness is kept for all folds: 64 MB
 _LEAST_ALIKE, _NEARER_BY = 0.9, 0.5
 
 
@@ -58,8 +59,23 @@ def joined(*views: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
     return whole
 
 
+class Likeness:
+    """exp(-|a - b|^2) of pairs of images. features: (n_images, width) from `joined`. Of few images computed once, for many folds."""
+
+    def __init__(self, features: npt.NDArray[np.float32]) -> None:
+        self._features = torch.from_numpy(features)
+        self._all = _kernel(self._features, self._features) if len(features) <= _MOST_KEPT else None
+
+    def between(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Tensor:
+        """(len(rows), len(columns))."""
+        first, second = torch.from_numpy(rows), torch.from_numpy(columns)
+        if self._all is not None:
+            return self._all[first[:, None], second]
+        return _kernel(self._features[first], self._features[second])
+
+
 def judge(
-    features: npt.NDArray[np.float32],
+    likeness: Likeness,
     targets: npt.NDArray[np.int8],
     training: npt.NDArray[np.int64],
     held_out: npt.NDArray[np.int64],
@@ -68,17 +84,17 @@ def judge(
 ) -> Judgement:
     """Scores of the images at `held_out` from the targets of the images at `training`, and the *other* labels of the image itself.
 
-    features: (n_images, width) from `joined`. targets: (n_images, n_labels) of 0/1. A cell's own value is used nowhere in its
-    score. The fewer images there are to learn from, the closer to 0: without any, 0.
+    targets: (n_images, n_labels) of 0/1. A cell's own value is used nowhere in its score. The fewer images there are to learn from,
+    the closer to 0: without any, 0.
     """
     n_labels = targets.shape[1]
     alone, context = np.zeros((2, len(held_out), n_labels), np.float32)
     parts = list(_parts(training, targets, seed))
     for part in parts:
-        machine = _one_machine(features[part], targets[part])
+        machine = _one_machine(likeness.between(part, part), targets[part])
         for start in range(0, len(held_out), _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
-            one = machine.judge(features[held_out[rows]], targets[held_out[rows]])
+            one = machine.judge(likeness.between(held_out[rows], part), targets[held_out[rows]])
             alone[rows] += one.alone / len(parts)
             context[rows] += one.in_context / len(parts)
     return Judgement(alone, context)
@@ -137,14 +153,13 @@ def _parts(training: npt.NDArray[np.int64], targets: npt.NDArray[np.int8], seed:
 class _Machine:
     """What a machine learned from its n training images. alone, in_context: the weights of its heads, (n, n_labels) like `believed`."""
 
-    features: npt.NDArray[np.float32]
     noise: NoiseModel
     believed: Tensor
     alone: Tensor
     in_context: Tensor
 
-    def judge(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.int8]) -> Judgement:
-        near = _kernel(x, self.features)  # (n_new, n)
+    def judge(self, near: Tensor, y: npt.NDArray[np.int8]) -> Judgement:
+        """near: (n_new, n), the likeness of the new images to those it learned from. y: (n_new, n_labels)."""
         alone = ((near + _INTERCEPT) @ self.alone).numpy()
         believed = _believed(y, alone, self.noise)
         apart = torch.cdist(believed, self.believed).square_()
@@ -155,9 +170,9 @@ class _Machine:
         return Judgement(alone.astype(np.float32), in_context.astype(np.float32))
 
 
-def _one_machine(x: npt.NDArray[np.float32], y: npt.NDArray[np.int8]) -> _Machine:
-    target = torch.from_numpy(y.astype(np.float64))
-    near = _kernel(x, x)  # (n, n)
+def _one_machine(near: Tensor, y: npt.NDArray[np.int8]) -> _Machine:
+    """near: (n, n), the likeness of the images it learns from. y: (n, n_labels)."""
+    target = torch.from_numpy(y.astype(np.float32))
     inverse = torch.cholesky_inverse(_factor(near + _INTERCEPT))
     alone = inverse @ target
     # Leave-one-out in closed form: y_i - weights_i / inverse_ii (Rasmussen and Williams 2006, eq. 5.12).
@@ -169,10 +184,10 @@ def _one_machine(x: npt.NDArray[np.float32], y: npt.NDArray[np.int8]) -> _Machin
     for k in range(y.shape[1]):
         likeness = _in_context(near, apart, believed[:, k], believed[:, k])
         in_context[:, k] = torch.cholesky_solve(target[:, k : k + 1], _factor(likeness))[:, 0]
-    return _Machine(x, noise, believed, alone, in_context)
+    return _Machine(noise, believed, alone, in_context)
 
 
-def _believed(values: npt.NDArray[np.int8], alone: npt.NDArray[np.float64], noise: NoiseModel) -> Tensor:
+def _believed(values: npt.NDArray[np.int8], alone: npt.NDArray[np.float32], noise: NoiseModel) -> Tensor:
     """P(the label is there): its value, corrected where the picture alone speaks clearly against it."""
     doubt = doubts_at(values, noise.truth(alone), noise.missing, np.maximum(noise.extra, _PLAIN_EXTRA))
     return torch.from_numpy(np.where(values == 1, 1 - doubt, doubt))
@@ -180,15 +195,19 @@ def _believed(values: npt.NDArray[np.int8], alone: npt.NDArray[np.float64], nois
 
 def _in_context(near: Tensor, apart: Tensor, own: Tensor, others_own: Tensor) -> Tensor:
     """The kernel on pictures and their other labels: `apart`, in what is believed of all labels, less the label's own part."""
-    squares = (apart - (own[:, None] - others_own[None]) ** 2).clamp_(min=0)
-    return near * torch.exp(-_CONTEXT_WEIGHT * squares) + _INTERCEPT
+    # In double precision the own part leaves nothing behind. In place: passes over memory are what this costs.
+    squares = (own[:, None] - others_own[None]).square_()
+    others = torch.sub(apart, squares, out=squares).clamp_(min=0).float()
+    return others.mul_(-_CONTEXT_WEIGHT).exp_().mul_(near).add_(_INTERCEPT)
 
 
-def _kernel(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Tensor:
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
     """exp(-|a - b|^2) for rows of length 1."""
-    return torch.exp(2 * (torch.from_numpy(a) @ torch.from_numpy(b).T).double() - 2)
+    return (a @ b.T).mul_(2).sub_(2).exp_()
 
 
 def _factor(kernel: Tensor) -> Tensor:
-    factor: Tensor = torch.linalg.cholesky(kernel + _RIDGE * torch.eye(len(kernel), dtype=kernel.dtype))
+    ridged = kernel.clone()
+    ridged.diagonal().add_(_RIDGE)
+    factor: Tensor = torch.linalg.cholesky(ridged)
     return factor
