@@ -27,23 +27,24 @@ _ROUNDS = 100
 _STILL = 1e-5  # rates that move by less have converged
 _SPREAD = 2.4  # standard deviation of the scores while fitting: there a slope of 1 is a gentle start
 _MOST_MISSING, _MOST_EXTRA = 0.6, 0.2  # beyond, no rate can be told from a label that is hard to see
-# Beta priors of the rates over all labels together: a few pseudo-cells, missing about 1 in 6 and extra about 1 in 50.
-_MISSING_PRIOR, _EXTRA_PRIOR = (1.5, 8.0), (1.2, 60.0)
+_MOST_INVENTED = 0.5  # of what a label is given: all of a rare label that cannot be seen would look invented
+# Beta priors of the rates over all labels together: a few pseudo-cells, missing about 1 in 6 and extra about 1 in 100.
+_MISSING_PRIOR, _EXTRA_PRIOR = (1.5, 8.0), (0.6, 60.0)
 # Each label's own rate is shrunk towards the rate over all labels as by this many more cells whose truth is known.
 _MISSING_SHRINK, _EXTRA_SHRINK = 20.0, 100.0
 _MOVED_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
 _RIDGE = 1.0  # towards the curve of all labels together
 _CLEAR_MOVED = 5.0  # nats of log-likelihood that moved labels must explain to be as likely as none; of missing ones see `_clear`
 _LEAST_LIKELY = 0.02  # models less likely than this are left out
-# A label that tells half as much of a rate as the one that tells most counts as this power of a half where the rate is shared.
-_MISSING_FADE, _EXTRA_FADE = 8, 4
+# How well labels can be seen is compared at these rates. One that is seen half as well as the best counts as this power of a half less.
+_COMPARED_MISSING, _COMPARED_EXTRA, _FADE = 0.1, 0.01, 3
 _SEEMS = 0.5  # nats that moved labels must gain on a fit without them for one with them to be tried
 _LEAST = 1e-12
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """The fitted curves and rates, each (n_labels,); rates in [0, 1). moved: a share of the images. believed: how likely any rate is more than 0."""
+    """The fitted curves and rates, each (n_labels,); rates in [0, 1). moved: a share of the images. believed: how much of the averaged models has any error."""
 
     slope: Floats
     offset: Floats
@@ -114,15 +115,15 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
     """The noise of each label, by expectation-maximisation.
 
     targets: (n_images, n_labels) of 0/1, as in the CSV. scores: the same shape, out of fold, about 0..1, higher where the label
-    is likelier; they need not be calibrated. Rare labels borrow from all labels together. Models with and without each kind of error
-    are averaged, each as much as it is likely: rates that explain little are next to 0.
+    is likelier; they need not be calibrated. Rare labels borrow from all labels together. The parameters of models with and without each
+    kind of error are averaged, each as much as it is likely; where nothing speaks for or against a kind, its rate is half its prior's.
     may_move: whether labels may have moved to another column; then what is said of a cell depends on the image's other values.
     """
     every = max(1, len(targets) // max(_LEAST_ROWS, _MOST_CELLS // max(1, targets.shape[1])))
     y, s = targets[::every].astype(np.float64), scores[::every].astype(np.float64)
     centre, scale = (float(s.mean()), _SPREAD / max(float(s.std()), 1e-6)) if s.size else (0.5, 1.0)
     x = scale * (s - centre)
-    # Extra labels have rates next to no freedom a label, so chance explains nothing by them.
+    # Extra labels cost nothing: their rates have next to no freedom a label.
     costs = np.array([_clear(y.shape[1]), 0.0, _CLEAR_MOVED])
     fits = {(m, e): _fit(y, x, m, e, False) for m, e in itertools.product((False, True), repeat=2)}
     worth = {(*has, False): fit - costs[:2] @ has for has, (_, fit) in fits.items()}
@@ -136,7 +137,7 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
     best = max(worth.values())
     likely = {has: float(np.exp(value - best)) for has, value in worth.items()}
     likely = {has: share for has, share in likely.items() if share >= _LEAST_LIKELY * sum(likely.values())}
-    chosen = [_fit(y, x, *has, start=models[has], fade=_EXTRA_FADE)[0] if has[1] else models[has] for has in likely]
+    chosen = [_fit(y, x, *has, start=models[has])[0] if has[0] or has[1] else models[has] for has in likely]
 
     def mean(field: str) -> Any:
         return np.average([getattr(model, field) for model in chosen], axis=0, weights=list(likely.values()))
@@ -154,11 +155,11 @@ def _seem_moved(y: Floats, x: Floats, model: NoiseModel) -> bool:
 
 
 def _clear(n_labels: int) -> float:
-    """How many nats of log-likelihood the missing labels of a CSV must explain to be believed.
+    """How many nats of log-likelihood the missing labels of a CSV must explain to be as likely as none.
 
     Where there is no such error each label's gain is on average a quarter, half of chi-squared at the edge of its range, with variance
     5/16; all labels together must be three standard deviations above. Labels that are hard to see come near it: they have
-    rates that look large. Extra and moved labels have no such double, and their rates next to no freedom a label.
+    rates that look large. Extra and moved labels have no such double.
     """
     return 0.25 * n_labels + 3 * float(np.sqrt(5 / 16 * n_labels))
 
@@ -171,10 +172,15 @@ def _fit(
     has_moved: bool,
     *,
     start: NoiseModel | None = None,
-    fade: int = 1,
 ) -> tuple[NoiseModel, float]:
-    """The model with the rates it may have, and its log-likelihood. start: where to begin. fade: `_EXTRA_FADE` or none."""
+    """The model with the rates it may have, and its log-likelihood.
+
+    start: the same model, fitted; labels that are hard to see then borrow their rates from the others. Not at once: before the curves are
+    found no label is seen.
+    """
     n_labels = y.shape[1]
+    fade = 0 if start is None else _FADE
+    most_extra = np.minimum(_MOST_EXTRA, _MOST_INVENTED * y.sum(0) / max(1, len(y)))
     if start is None:
         # From the label's own share: from one half, nine in ten missing would explain a rare label best.
         share = (y.sum(0) + 0.5) / (len(y) + 1)
@@ -199,17 +205,12 @@ def _fit(
         there = np.where(y == 1, 1 - wrong, wrong)  # E step: P(t = 1 | s, y)
         if has_missing:
             told = _told(truth, truth, missing, missing, extra)
-            missing = _rates(
-                (slips * (1 - y)).sum(0),
-                there.sum(0),
-                _faded(told, _MISSING_FADE),
-                _MISSING_PRIOR,
-                _MISSING_SHRINK,
-                _MOST_MISSING,
-            )
+            told *= _seen(_told(truth, truth, _COMPARED_MISSING, _COMPARED_MISSING, extra), fade)
+            missing = _rates((slips * (1 - y)).sum(0), there.sum(0), told, _MISSING_PRIOR, _MISSING_SHRINK, _MOST_MISSING)
         if has_extra:
             told = _told(1 - truth, truth, extra, before[0], extra)
-            extra = _rates((slips * y).sum(0), (1 - there).sum(0), _faded(told, fade), _EXTRA_PRIOR, _EXTRA_SHRINK, _MOST_EXTRA)
+            told *= _seen(_told(1 - truth, truth, _COMPARED_EXTRA, before[0], _COMPARED_EXTRA), fade)
+            extra = _rates((slips * y).sum(0), (1 - there).sum(0), told, _EXTRA_PRIOR, _EXTRA_SHRINK, most_extra)
         shared = np.array([slope.mean(), offset.mean()]) if n_labels else np.zeros(2)
         for _ in range(3):
             shared = _newton(x.reshape(-1, 1), there.reshape(-1, 1), shared[:1], shared[1:], np.zeros(2), 1e-3)[:, 0]
@@ -234,7 +235,7 @@ def _plain(given: npt.NDArray[np.bool_], truth: Floats, missing: Floats, extra: 
     return np.maximum(p, _LEAST)
 
 
-def _told(prone: Floats, truth: Floats, rate: Floats, missing: Floats, extra: Floats) -> Floats:
+def _told(prone: Floats, truth: Floats, rate: Floats | float, missing: Floats | float, extra: Floats | float) -> Floats:
     """How much the cells of each label tell of its rate, (n_labels,) in [0, 1]: their Fisher information, as a share of what it would
     be if the truth were known. Where a label is hard to see next to nothing, so such labels must not speak for the others.
 
@@ -246,14 +247,18 @@ def _told(prone: Floats, truth: Floats, rate: Floats, missing: Floats, extra: Fl
     return told
 
 
-def _faded(told: Floats, power: int) -> Floats:
-    """Less of what labels tell that are hard to see: what they miss of the curve looks like a rate."""
-    return told * (told / max(float(told.max(initial=0)), _LEAST)) ** (power - 1)
+def _seen(told: Floats, fade: int) -> Floats:
+    """(n_labels,) in (0, 1]: how well each label is seen, beside the best. `_told` trusts the curve; where a label is hard to see
+    the curve is a little wrong, and what it gets wrong looks like errors."""
+    seen: Floats = (told / max(float(told.max(initial=0)), _LEAST)) ** fade
+    return seen
 
 
-def _rates(errors: Floats, cells: Floats, told: Floats, prior: tuple[float, float], shrink: float, most: float) -> Floats:
+def _rates(
+    errors: Floats, cells: Floats, told: Floats, prior: tuple[float, float], shrink: float, most: Floats | float
+) -> Floats:
     together = ((told * errors).sum() + prior[0]) / ((told * cells).sum() + sum(prior))
-    rates: Floats = np.clip((told * errors + shrink * together) / (told * cells + shrink), 1e-5, most)
+    rates: Floats = np.minimum(np.maximum((told * errors + shrink * together) / (told * cells + shrink), 1e-5), most)
     return rates
 
 

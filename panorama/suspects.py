@@ -6,8 +6,8 @@ Four sources, and a cell's doubt is what the strongest of them says.
   (`noise`), which finds errors that do not depend on the picture.
 - **moved**: the value and another of the same picture look as if a label had been put into the wrong column; a slip as well.
 - **hard**: the value contradicts the model on a picture that is not plain. Annotators forget there most of all, but no estimate
-  can tell such an error from a hard picture without clean labels. Order and size come from a blind audit; where the CSV shows
-  slips, and where the label is learned less well than there, the size is scaled down.
+  can tell such an error from a hard picture without clean labels. Order and size come from a blind audit; the more the CSV shows
+  slips, and the less well the label is learned, the more the size is scaled down.
 - **twin**: a near-duplicate carries another value, so one of the two is wrong.
 """
 
@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 _HARD_MISSING, _HARD_EXTRA = 0.10, 0.002
 # What the rates above make of a hard cell, brought to what it was worth in the audit: log-odds of 2 * log-odds + 5.4, at most 0.85 (of the
 # first 30, 73 % were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess:
-# three tenths of its square are little enough not to bury planted extra labels, and put the surest real ones that were forgotten among them.
+# three tenths of the square of that are little enough not to bury planted extra labels, and put the surest real ones that were forgotten among them.
 _HARD_SLOPE, _HARD_SHIFT, _HARD_MOST = 2.0, 5.4, 0.85
 _HARD_WORTH = 0.3
 # Tjur's coefficient of discrimination of the scores in context: from the first on, disagreement is worth something, from the second
@@ -304,7 +304,7 @@ def relearned(
             changed = cells & (given == kind)
             if len(learned_of):
                 below = np.maximum(0.0, np.quantile(learned_of, _LOWEST, method="lower") - log_odds[changed])
-                # Doubts that fall by more than they fade over would change places.
+                # Doubts that fall by more than they fade over would change places: two thirds of that keep a third of the distance.
                 moved[changed] *= np.exp(-below / np.maximum(reach, -1.5 * moved[changed]))
     return sigmoid(log_odds + moved)
 

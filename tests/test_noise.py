@@ -231,3 +231,51 @@ def test_rare_labels_that_hardly_score_are_not_taken_for_forgotten_ones() -> Non
     scores = (0.005 + 0.004 * rng.normal(size=targets.shape) + 0.012 * targets).astype(np.float32)
     found = fit_noise(targets, scores)
     assert found.doubts(targets, scores).sum() < 0.05 * targets.sum()
+
+
+def test_one_label_of_five_that_is_often_forgotten_keeps_its_own_rate() -> None:
+    """All are seen equally well. A rate held at what the labels share would make the model with missing labels look worse than none."""
+    truth, _, scores = world(6, 0, 0, blur=0.08)
+    given = truth.copy()
+    given[(truth[:, 0] == 1) & (np.random.default_rng(0).random(2000) < 0.4), 0] = 0
+    found = fit_noise(given, scores)
+    assert found.missing[0] == pytest.approx(0.4, rel=0.15)
+    assert found.missing[1:].max() < 0.01
+
+
+def half_seen(seed: int, *, visible: int) -> tuple[Labels, Labels, Scores]:
+    """One label in twenty is missing. The first labels are plain to see; of the other six the score is the chance that they are there."""
+    rng = np.random.default_rng(seed)
+    plain = np.arange(visible + 6) < visible
+    chance = np.where(plain, rng.random((2000, visible + 6)) < 0.3, rng.beta(0.3, 1.0, (2000, visible + 6)))
+    truth = (rng.random(chance.shape) < chance).astype(np.int8)
+    scores = np.where(plain, 0.15 + 0.7 * chance + rng.normal(0, 0.12, chance.shape), chance)
+    return truth, np.where((truth == 1) & (rng.random(truth.shape) < 0.05), 0, truth).astype(np.int8), scores
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_that_are_hard_to_see_borrow_the_rate_of_those_that_are_seen(seed: int) -> None:
+    _, given, scores = half_seen(seed, visible=4)
+    assert fit_noise(given, scores).missing[4:].mean() < 0.07
+    by_themselves = fit_noise(given[:, 4:], scores[:, 4:]).missing
+    assert by_themselves.mean() > 0.13, "the negative control"
+
+
+def test_positives_of_rare_labels_that_cannot_be_seen_are_not_all_invented() -> None:
+    """Five labels are plain and three cells in a thousand invented; of five rare ones the scores know nothing."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random((2000, 10)) < np.repeat([0.3, 0.02], 5)).astype(np.int8)
+    plain = np.arange(10) < 5
+    scores = np.where(plain, 0.15 + 0.7 * truth + 0.15 * rng.normal(size=truth.shape), 0.02 + 0.02 * rng.normal(size=truth.shape))
+    given = np.where((truth == 0) & plain & (rng.random(truth.shape) < 0.003), 1, truth).astype(np.int8)
+    found = fit_noise(given, scores)
+    doubt = found.doubts(given, scores)
+    assert found.extra[5:].max() < 0.01
+    assert doubt[:, 5:][given[:, 5:] == 1].mean() < 0.2
+
+
+def test_where_scores_say_nothing_few_errors_are_expected() -> None:
+    rng = np.random.default_rng(1)
+    given = (rng.random((1000, 5)) < 0.05).astype(np.int8)
+    scores = 0.05 + 0.02 * rng.normal(size=given.shape)
+    assert fit_noise(given, scores).doubts(given, scores)[given == 1].sum() < 0.1 * given.sum()
