@@ -195,7 +195,7 @@ def _believed(values: npt.NDArray[np.int8], alone: npt.NDArray[np.float32], nois
 
 def _in_context(near: Tensor, apart: Tensor, own: Tensor, others_own: Tensor) -> Tensor:
     """The kernel on pictures and their other labels: `apart`, in what is believed of all labels, less the label's own part."""
-    # In double precision the own part leaves nothing behind. In place: passes over memory are what this costs.
+    # In double precision, or rounding would leave a little of the own part behind. In place: passes over memory are what this costs.
     squares = (own[:, None] - others_own[None]).square_()
     others = torch.sub(apart, squares, out=squares).clamp_(min=0).float()
     return others.mul_(-_CONTEXT_WEIGHT).exp_().mul_(near).add_(_INTERCEPT)

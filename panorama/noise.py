@@ -27,8 +27,8 @@ _ROUNDS = 100
 _STILL = 1e-5  # rates that move by less have converged
 _SPREAD = 2.4  # standard deviation of the scores while fitting: there a slope of 1 is a gentle start
 _MOST_MISSING, _MOST_EXTRA = 0.6, 0.2  # beyond, no rate can be told from a label that is hard to see
-_MOST_INVENTED = 0.5  # of what a label is given: all of a rare label that cannot be seen would look invented
-# Beta priors of the rates over all labels together: a few pseudo-cells, missing about 1 in 6 and extra about 1 in 100.
+_MOST_INVENTED = 0.5  # of a label's positives, about: of a rare label that cannot be seen all would be
+# Beta priors of the rates over all labels together, worth some cells: missing about 1 in 6 and extra about 1 in 100.
 _MISSING_PRIOR, _EXTRA_PRIOR = (1.5, 8.0), (0.6, 60.0)
 # Each label's own rate is shrunk towards the rate over all labels as by this many more cells whose truth is known.
 _MISSING_SHRINK, _EXTRA_SHRINK = 20.0, 100.0
@@ -36,15 +36,17 @@ _MOVED_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
 _RIDGE = 1.0  # towards the curve of all labels together
 _CLEAR_MOVED = 5.0  # nats of log-likelihood that moved labels must explain to be as likely as none; of missing ones see `_clear`
 _LEAST_LIKELY = 0.02  # models less likely than this are left out
-# How well labels can be seen is compared at these rates. One that is seen half as well as the best counts as this power of a half less.
-_COMPARED_MISSING, _COMPARED_EXTRA, _FADE = 0.1, 0.01, 3
+# How well labels can be seen is compared at these rates, for missing and for extra labels. What a label tells that is seen half as well as
+# the best counts an eighth and a quarter as much.
+_COMPARED_MISSING, _COMPARED_EXTRA = 0.1, 0.01
+_FADE_MISSING, _FADE_EXTRA = 3, 2
 _SEEMS = 0.5  # nats that moved labels must gain on a fit without them for one with them to be tried
 _LEAST = 1e-12
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """The fitted curves and rates, each (n_labels,); rates in [0, 1). moved: a share of the images. believed: how much of the averaged models has any error."""
+    """The fitted curves and rates, each (n_labels,); rates in [0, 1). moved: a share of the images. believed: the weight of the models that have any kind of error."""
 
     slope: Floats
     offset: Floats
@@ -116,14 +118,14 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
 
     targets: (n_images, n_labels) of 0/1, as in the CSV. scores: the same shape, out of fold, about 0..1, higher where the label
     is likelier; they need not be calibrated. Rare labels borrow from all labels together. The parameters of models with and without each
-    kind of error are averaged, each as much as it is likely; where nothing speaks for or against a kind, its rate is half its prior's.
+    kind of error are averaged, each as much as its first fit is likely; where nothing speaks for or against extra labels, half of their prior's rate stays.
     may_move: whether labels may have moved to another column; then what is said of a cell depends on the image's other values.
     """
     every = max(1, len(targets) // max(_LEAST_ROWS, _MOST_CELLS // max(1, targets.shape[1])))
     y, s = targets[::every].astype(np.float64), scores[::every].astype(np.float64)
     centre, scale = (float(s.mean()), _SPREAD / max(float(s.std()), 1e-6)) if s.size else (0.5, 1.0)
     x = scale * (s - centre)
-    # Extra labels cost nothing: their rates have next to no freedom a label.
+    # Extra labels cost nothing: labels that are hard to see do not look as if some were invented.
     costs = np.array([_clear(y.shape[1]), 0.0, _CLEAR_MOVED])
     fits = {(m, e): _fit(y, x, m, e, False) for m, e in itertools.product((False, True), repeat=2)}
     worth = {(*has, False): fit - costs[:2] @ has for has, (_, fit) in fits.items()}
@@ -159,7 +161,7 @@ def _clear(n_labels: int) -> float:
 
     Where there is no such error each label's gain is on average a quarter, half of chi-squared at the edge of its range, with variance
     5/16; all labels together must be three standard deviations above. Labels that are hard to see come near it: they have
-    rates that look large. Extra and moved labels have no such double.
+    rates that look large.
     """
     return 0.25 * n_labels + 3 * float(np.sqrt(5 / 16 * n_labels))
 
@@ -175,11 +177,10 @@ def _fit(
 ) -> tuple[NoiseModel, float]:
     """The model with the rates it may have, and its log-likelihood.
 
-    start: the same model, fitted; labels that are hard to see then borrow their rates from the others. Not at once: before the curves are
-    found no label is seen.
+    start: the same model, fitted. Labels that it finds hard to see then borrow their rates from the others. Not at once, and not as seen in
+    each round: a curve that is not yet found, or flattened by a borrowed rate, would make a label that is often forgotten look hard to see.
     """
     n_labels = y.shape[1]
-    fade = 0 if start is None else _FADE
     most_extra = np.minimum(_MOST_EXTRA, _MOST_INVENTED * y.sum(0) / max(1, len(y)))
     if start is None:
         # From the label's own share: from one half, nine in ten missing would explain a rare label best.
@@ -191,6 +192,11 @@ def _fit(
             np.full(n_labels, 0.01 * has_extra),
             0.03 * has_moved,
         )
+        seen_missing = seen_extra = np.ones(n_labels)
+    else:
+        truth = start.truth(x)
+        seen_missing = _seen(_told(truth, truth, _COMPARED_MISSING, _COMPARED_MISSING, start.extra), _FADE_MISSING)
+        seen_extra = _seen(_told(1 - truth, truth, _COMPARED_EXTRA, start.missing, _COMPARED_EXTRA), _FADE_EXTRA)
     slope, offset, missing, extra, moved = start.slope, start.offset, start.missing, start.extra, start.moved
     for _ in range(_ROUNDS):
         truth = sigmoid(x * slope + offset)
@@ -204,12 +210,10 @@ def _fit(
             moved = float((pairs.cells.sum() / 2 + _MOVED_PRIOR[0]) / (pairs.may.sum() + sum(_MOVED_PRIOR)))
         there = np.where(y == 1, 1 - wrong, wrong)  # E step: P(t = 1 | s, y)
         if has_missing:
-            told = _told(truth, truth, missing, missing, extra)
-            told *= _seen(_told(truth, truth, _COMPARED_MISSING, _COMPARED_MISSING, extra), fade)
+            told = seen_missing * _told(truth, truth, missing, missing, extra)
             missing = _rates((slips * (1 - y)).sum(0), there.sum(0), told, _MISSING_PRIOR, _MISSING_SHRINK, _MOST_MISSING)
         if has_extra:
-            told = _told(1 - truth, truth, extra, before[0], extra)
-            told *= _seen(_told(1 - truth, truth, _COMPARED_EXTRA, before[0], _COMPARED_EXTRA), fade)
+            told = seen_extra * _told(1 - truth, truth, extra, before[0], extra)
             extra = _rates((slips * y).sum(0), (1 - there).sum(0), told, _EXTRA_PRIOR, _EXTRA_SHRINK, most_extra)
         shared = np.array([slope.mean(), offset.mean()]) if n_labels else np.zeros(2)
         for _ in range(3):
@@ -248,8 +252,11 @@ def _told(prone: Floats, truth: Floats, rate: Floats | float, missing: Floats | 
 
 
 def _seen(told: Floats, fade: int) -> Floats:
-    """(n_labels,) in (0, 1]: how well each label is seen, beside the best. `_told` trusts the curve; where a label is hard to see
-    the curve is a little wrong, and what it gets wrong looks like errors."""
+    """(n_labels,) in [0, 1]: how well each label is seen, beside the best.
+
+    What a label tells (`_told`) is true if its curve is. Of a label that is hard to see the curve is a little wrong, and what it gets wrong
+    looks like errors, however many images there are.
+    """
     seen: Floats = (told / max(float(told.max(initial=0)), _LEAST)) ** fade
     return seen
 

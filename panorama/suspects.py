@@ -6,8 +6,8 @@ Four sources, and a cell's doubt is what the strongest of them says.
   (`noise`), which finds errors that do not depend on the picture.
 - **moved**: the value and another of the same picture look as if a label had been put into the wrong column; a slip as well.
 - **hard**: the value contradicts the model on a picture that is not plain. Annotators forget there most of all, but no estimate
-  can tell such an error from a hard picture without clean labels. Order and size come from a blind audit; the more the CSV shows
-  slips, and the less well the label is learned, the more the size is scaled down.
+  can tell such an error from a hard picture without clean labels. Order and size come from a blind audit; the surer it
+  is that the CSV shows slips, and the less well the label is learned, the more the size is scaled down.
 - **twin**: a near-duplicate carries another value, so one of the two is wrong.
 """
 
@@ -304,7 +304,7 @@ def relearned(
             changed = cells & (given == kind)
             if len(learned_of):
                 below = np.maximum(0.0, np.quantile(learned_of, _LOWEST, method="lower") - log_odds[changed])
-                # Doubts that fall by more than they fade over would change places: two thirds of that keep a third of the distance.
+                # Doubts that fall by more than they fade over would change places. So they fade over half as much again, which keeps a third of any distance.
                 moved[changed] *= np.exp(-below / np.maximum(reach, -1.5 * moved[changed]))
     return sigmoid(log_odds + moved)
 

@@ -243,6 +243,18 @@ def test_one_label_of_five_that_is_often_forgotten_keeps_its_own_rate() -> None:
     assert found.missing[1:].max() < 0.01
 
 
+def test_a_label_that_is_often_forgotten_keeps_its_rate_beside_four_that_are_seen_better_and_never_are() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((3000, 5)) < 0.3).astype(np.int8)
+    scores = 0.15 + 0.7 * truth + rng.normal(size=truth.shape) * np.array([0.05, 0.05, 0.05, 0.05, 0.25])
+    given = np.where(rng.random(truth.shape) < np.where(truth == 1, [0, 0, 0, 0, 0.5], 0), 0, truth).astype(np.int8)
+    found = fit_noise(given, scores)
+    assert found.doubts(given, scores)[:, 4][given[:, 4] == 0].sum() == pytest.approx((given < truth).sum(), rel=0.25)
+    invented = np.where(rng.random(truth.shape) < np.where(truth == 0, [0, 0, 0, 0, 0.05], 0), 1, truth).astype(np.int8)
+    found = fit_noise(invented, scores)
+    assert found.doubts(invented, scores)[invented == 1].sum() == pytest.approx((invented > truth).sum(), rel=0.25)
+
+
 def half_seen(seed: int, *, visible: int) -> tuple[Labels, Labels, Scores]:
     """One label in twenty is missing. The first labels are plain to see; of the other six the score is the chance that they are there."""
     rng = np.random.default_rng(seed)
