@@ -273,6 +273,14 @@ def test_labels_that_are_hard_to_see_borrow_the_rate_of_those_that_are_seen(seed
     assert by_themselves.mean() > 0.13, "the negative control"
 
 
+def test_extra_labels_that_are_hard_to_see_borrow_too() -> None:
+    truth, _, scores = half_seen(0, visible=4)
+    given = np.where((truth == 0) & (np.random.default_rng(99).random(truth.shape) < 0.03), 1, truth).astype(np.int8)
+    assert fit_noise(given, scores).extra[4:] == pytest.approx(np.full(6, 0.03), rel=0.3)
+    by_themselves = fit_noise(given[:, 4:], scores[:, 4:]).extra
+    assert by_themselves.mean() < 0.6 * 0.03, "the negative control"
+
+
 def test_positives_of_rare_labels_that_cannot_be_seen_are_not_all_invented() -> None:
     """Five labels are plain and three cells in a thousand invented; of five rare ones the scores know nothing."""
     rng = np.random.default_rng(0)
