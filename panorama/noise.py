@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_MOST_CELLS, _LEAST_ROWS = 50_000, 1_000  # more do not move the rates; the fits stay under a few seconds
+_MOST_CELLS, _LEAST_ROWS = 40_000, 1_000  # more do not move the rates; the fits stay under a few seconds
 _ROUNDS = 100
 _STILL = 1e-5  # rates that move by less have converged
 _SPREAD = 2.4  # standard deviation of the scores while fitting: there a slope of 1 is a gentle start
