@@ -167,7 +167,7 @@ class _Machine:
         for k in range(y.shape[1]):
             likeness = _in_context(near, apart, believed[:, k], self.believed[:, k])
             in_context[:, k] = (likeness @ self.in_context[:, k]).numpy()
-        return Judgement(alone.astype(np.float32), in_context.astype(np.float32))
+        return Judgement(alone, in_context)
 
 
 def _one_machine(near: Tensor, y: npt.NDArray[np.int8]) -> _Machine:

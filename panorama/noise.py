@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_MOST_CELLS, _LEAST_ROWS = 40_000, 1_000  # more do not move the rates; the fits stay under a few seconds
+_MOST_CELLS, _LEAST_ROWS = 40_000, 1_000  # more do not move the rates
 _ROUNDS = 100
 _STILL = 1e-5  # rates that move by less have converged
 _SPREAD = 2.4  # standard deviation of the scores while fitting: there a slope of 1 is a gentle start
@@ -125,7 +125,7 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
     y, s = targets[::every].astype(np.float64), scores[::every].astype(np.float64)
     centre, scale = (float(s.mean()), _SPREAD / max(float(s.std()), 1e-6)) if s.size else (0.5, 1.0)
     x = scale * (s - centre)
-    # Extra labels cost nothing: labels that are hard to see do not look as if some were invented.
+    # Extra labels cost nothing: clean sets gain next to nothing by them.
     costs = np.array([_clear(y.shape[1]), 0.0, _CLEAR_MOVED])
     fits = {(m, e): _fit(y, x, m, e, False) for m, e in itertools.product((False, True), repeat=2)}
     worth = {(*has, False): fit - costs[:2] @ has for has, (_, fit) in fits.items()}

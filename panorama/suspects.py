@@ -231,7 +231,7 @@ class ErrorCount:
     high: float
 
 
-# Of cells with at least this doubt so many are taken to be wrong at least: 0.92 and 0.99 of them are, on drawn pictures with 20 and 5 labels (docs/suspects.md).
+# Of cells with at least this doubt so many are taken to be wrong at least: 0.96 and 0.99 of them are on drawn pictures with 20 and 5 labels, 0.87 and 0.99 on photos (docs/suspects.md).
 _SURE, _SURE_ARE_WRONG = 0.9, 0.75
 
 
