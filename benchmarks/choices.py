@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("weights")
     options = parser.parse_args()
-    data, with_corners, groups = read(options.data, options.weights)
+    data, views, groups = read(options.data, options.weights)
     network = model.build("mobilenet_v2", len(data.labels), seed=0).eval().to(memory_format=torch.channels_last)
     model.load_pretrained(network, "mobilenet_v2", options.weights)
     squeezed = features(network, data, lambda image: square(image, SIDE))
@@ -74,15 +74,16 @@ def main() -> None:
             flush=True,
         )
 
-    def kernel_heads(x: np.ndarray) -> Callable[[], np.ndarray]:
-        return lambda: judged(x, data.targets, groups, repeats=2).probabilities
+    def kernel_heads(x: np.ndarray, early: np.ndarray | None = None) -> Callable[[], np.ndarray]:
+        return lambda: judged(kernel.Likeness(x, early), data.targets, groups, repeats=2).probabilities
 
     print(f"{len(data.images):,} images, {len(data.labels)} labels")
     line("logistic heads (scikit-learn), squeezed", lambda: out_of_fold(
         logistic(squeezed, data.targets), data.targets, folds=5, repeats=2, seed=0, groups=groups).probabilities)  # fmt: skip
     line("kernel heads, squeezed", kernel_heads(kernel.joined(squeezed)))
     line("kernel heads, the seed's centre crop", kernel_heads(kernel.joined(cropped)))
-    line("kernel heads, squeezed and its four corners", kernel_heads(with_corners))
+    line("kernel heads, squeezed and its four corners", kernel_heads(views.with_corners))
+    line("the same beside its early layers", kernel_heads(views.with_corners, views.early))
 
 
 if __name__ == "__main__":

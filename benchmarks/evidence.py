@@ -33,8 +33,21 @@ class Truth:
     values: np.ndarray
 
 
-def read(folder: Path, weights: str) -> tuple[DataSet, np.ndarray, np.ndarray]:
-    """The data set, its joined features, computed once and kept in the workspace's cache, and ids of near-duplicates."""
+@dataclass(frozen=True)
+class Views:
+    """What is seen of the images, a row each: of the whole picture alone, beside its corners, and by early layers."""
+
+    whole: np.ndarray
+    with_corners: np.ndarray
+    early: np.ndarray
+
+    def likeness(self) -> kernel.Likeness:
+        """As heads have it."""
+        return kernel.Likeness(self.with_corners, self.early)
+
+
+def read(folder: Path, weights: str) -> tuple[DataSet, Views, np.ndarray]:
+    """The data set, its features, computed once and kept in the workspace's cache, and ids of near-duplicates."""
     home = runs.workspace()
     data = load(finding.find_source(folder), home)
     network = model.build("mobilenet_v2", len(data.labels), seed=0).eval()
@@ -47,12 +60,21 @@ def read(folder: Path, weights: str) -> tuple[DataSet, np.ndarray, np.ndarray]:
     small = Pixels(data.paths, data.images, preprocessing.stored_side(SIDE))
     large = Pixels(data.paths, data.images, preprocessing.tiled_side(SIDE))
     key = [fingerprint(network), SIDE, str(dtype)]
-    whole = cached(whole_pass(network, small, image_size=SIDE, dtype=dtype), contents, width, ["whole", *key], cache)
+    maps = model.early_maps(network, SIDE)
+    ends = np.cumsum([width, *(4 * place.width for place in maps)])
+    passed = whole_pass(network, small, image_size=SIDE, dtype=dtype, early=maps)
+    whole, *early = np.split(cached(passed, contents, int(ends[-1]), ["whole and early", *key], cache), ends[:-1], axis=1)
     corners = cached(
         corners_pass(network, large, image_size=SIDE, dtype=dtype), contents, 2 * width, ["corners, one pass", *key], cache
     )
-    features = kernel.joined(whole, *np.split(corners, 2, axis=1))
-    return data, features, linked(data.groups, *kernel.look_alikes(features))
+    seen = kernel.joined(whole, *np.split(corners, 2, axis=1))
+    views = Views(kernel.joined(whole), seen, kernel.early(early))
+    return data, views, linked(data.groups, *kernel.look_alikes(seen))
+
+
+def copies(data: DataSet) -> np.ndarray:
+    """(n_images,) ids of pictures that are one and the same file."""
+    return np.unique([picture.sha256 for picture in data.pictures], return_inverse=True)[1]
 
 
 def audited(data: DataSet, path: Path | None) -> Truth:
@@ -112,9 +134,9 @@ def planted(targets: np.ndarray, setting: tuple[float, float, float], seed: int)
     return given
 
 
-def judged(features: np.ndarray, given: np.ndarray, groups: np.ndarray, *, repeats: int, seed: int = 0) -> OutOfFold:
+def judged(likeness: kernel.Likeness, given: np.ndarray, groups: np.ndarray, *, repeats: int, seed: int = 0) -> OutOfFold:
     """The out-of-fold scores of a run with heads."""
-    return out_of_fold(heads_judge(features, given), given, folds=5, repeats=repeats, seed=seed, groups=groups)
+    return out_of_fold(heads_judge(likeness, given), given, folds=5, repeats=repeats, seed=seed, groups=groups)
 
 
 def cleanlab_cells(given: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

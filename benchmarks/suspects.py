@@ -14,7 +14,19 @@ import time
 from pathlib import Path
 
 import numpy as np
-from evidence import SETTINGS, Truth, audited, cleanlab_cells, cleanlab_images, judged, planted, read, with_properties
+from evidence import (
+    SETTINGS,
+    Truth,
+    Views,
+    audited,
+    cleanlab_cells,
+    cleanlab_images,
+    copies,
+    judged,
+    planted,
+    read,
+    with_properties,
+)
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import KFold, cross_val_predict
@@ -25,6 +37,7 @@ from sklearn.preprocessing import StandardScaler
 from panorama import metrics, suspects
 from panorama.datasets import DataSet
 from panorama.demo import draw_demo
+from panorama.kernel import Likeness
 
 SEEDS, BOOTSTRAPS = 3, 500
 
@@ -45,23 +58,23 @@ def main() -> None:
             else Path(options.data)
         )
         start = time.perf_counter()
-        data, features, groups = read(path, options.weights)
+        data, views, groups = read(path, options.weights)
         print(
             f"{len(data.images):,} images, {len(data.labels)} labels; features in {time.perf_counter() - start:.0f} s (0 when cached)"
         )
         truth = audited(data, options.audit)
         if options.audit:
-            against_people(data, features, groups, truth)
+            against_people(data, views, groups, truth)
         if options.planted:
             for n_labels in options.labels:
                 targets, known = (data.targets, truth) if n_labels == data.targets.shape[1] else with_properties(data, truth)
-                against_planted(features, targets, known, groups, data.groups)
+                against_planted(views.likeness(), targets, known, groups, (data.groups, copies(data)))
 
 
-def against_people(data: DataSet, features: np.ndarray, groups: np.ndarray, truth: Truth) -> None:
+def against_people(data: DataSet, views: Views, groups: np.ndarray, truth: Truth) -> None:
     start = time.perf_counter()
-    folds = judged(features, data.targets, groups, repeats=2)
-    found = suspects.doubts(data.targets, folds.scores, folds.in_context, data.groups)
+    folds = judged(views.likeness(), data.targets, groups, repeats=2)
+    found = suspects.doubts(data.targets, folds.scores, folds.in_context, data.groups, copies(data))
     print(
         f"out-of-fold mAP {metrics.mean_average_precision(data.targets, folds.probabilities):.4f}; folds and doubts in {time.perf_counter() - start:.0f} s"
     )
@@ -79,7 +92,7 @@ def against_people(data: DataSet, features: np.ndarray, groups: np.ndarray, trut
         print(f"  {name:<44} {cell_line(score, wrong, truth.known, data.targets)}")
     own = [
         (f"cleanlab {name}, its own heads", score)
-        for name, score in cleanlab_cells(data.targets, logistic(features, data.targets))
+        for name, score in cleanlab_cells(data.targets, logistic(views.whole, data.targets))
     ]
     for name, score in own:
         print(f"  {name:<44} {cell_line(score, wrong, truth.known, data.targets)}")
@@ -98,18 +111,19 @@ def against_people(data: DataSet, features: np.ndarray, groups: np.ndarray, trut
         print(f"  {name:<44} {line(score[rows], wrong.any(1)[rows])}")
 
 
-def logistic(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def logistic(whole: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """What somebody who follows cleanlab's tutorials has: logistic regression on the features of the whole picture, five folds.
 
     Its strength is the best of three for mAP (0.001, 0.01, 1).
     """
-    whole = features[:, : features.shape[1] // 3]  # `read` joins it with the maximum and the mean of the corners
     heads = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression(C=0.01, max_iter=300)))
     folds = KFold(5, shuffle=True, random_state=0)  # the CSV may be in the order of the labels
     return cross_val_predict(heads, whole, targets, cv=folds, method="predict_proba")
 
 
-def against_planted(features: np.ndarray, targets: np.ndarray, truth: Truth, groups: np.ndarray, twins: np.ndarray) -> None:
+def against_planted(
+    likeness: Likeness, targets: np.ndarray, truth: Truth, groups: np.ndarray, twins: tuple[np.ndarray, np.ndarray]
+) -> None:
     """groups: pictures that look alike, kept in one fold; twins: those of them that are near-duplicates pixel by pixel."""
     n_labels = targets.shape[1]
     print(
@@ -123,8 +137,8 @@ def against_planted(features: np.ndarray, targets: np.ndarray, truth: Truth, gro
         peer, own, errors, estimates, laters, plain, learned, of_all = [], [], [], [], [], [], [], []
         for seed in range(SEEDS):
             given = planted(targets, setting, seed)
-            folds = judged(features, given, groups, repeats=1)
-            found = suspects.doubts(given, folds.scores, folds.in_context, twins).values
+            folds = judged(likeness, given, groups, repeats=1)
+            found = suspects.doubts(given, folds.scores, folds.in_context, *twins).values
             wrong = (given != truth.values) & truth.known
             peer.append(
                 max(average_precision(score, wrong, truth.known) for _, score in cleanlab_cells(given, folds.probabilities))

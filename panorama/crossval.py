@@ -71,9 +71,8 @@ def out_of_fold(
     return OutOfFold(alone.mean(0), in_context.mean(0), alone.std(0))
 
 
-def heads_judge(features: npt.NDArray[np.float32], targets: npt.NDArray[np.int8]) -> Judge:
-    """Judges by kernel ridge regression on features (n_images, width) from `kernel.joined`."""
-    likeness = kernel.Likeness(features)
+def heads_judge(likeness: kernel.Likeness, targets: npt.NDArray[np.int8]) -> Judge:
+    """Judges by kernel ridge regression on how like the images are."""
     return lambda training, held_out, number: kernel.judge(likeness, targets, training, held_out, seed=number)
 
 

@@ -18,7 +18,7 @@ from panorama import preprocessing
 from panorama.cache import PixelFile, Rows
 from panorama.folding import for_inference
 from panorama.images import PictureError, open_rgb, square
-from panorama.model import Classifier, FeatureMap, feature_map, with_map
+from panorama.model import Classifier, EarlyMap, FeatureMap, feature_map, with_early, with_map
 from panorama.processes import ALONE, Team
 
 Features = npt.NDArray[np.float32]
@@ -127,8 +127,11 @@ def fingerprint(model: Classifier) -> str:
 Pass = Callable[[Indices], Iterator[Features]]
 
 
-def whole_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: torch.dtype) -> Pass:
-    """A pass over plain pictures: features (n, width) of each batch of the indices it is given, in order, in eval mode."""
+def whole_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: torch.dtype, early: Sequence[EarlyMap] = ()) -> Pass:
+    """A pass over plain pictures: features (n, width) of each batch of the indices it is given, in order, in eval mode.
+
+    early: maps whose quarters follow the features in each row (`model.with_early`), 4 * the sum of their widths more.
+    """
     extractor = for_inference(model).extractor
     where = next(model.parameters()).device
 
@@ -137,7 +140,8 @@ def whole_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: tor
         for batch in pixels.batches(in_batches(indices, batch_size(where))):
             x = preprocessing.for_evaluation(batch.to(where), image_size)
             with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
-                yield extractor(x).float().flatten(1).cpu().numpy()
+                features, quarters = with_early(extractor, early, x)
+            yield torch.cat([features.float().flatten(1), quarters.float()], 1).cpu().numpy()
 
     return run
 

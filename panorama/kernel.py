@@ -9,7 +9,7 @@ constant is the intercept.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from panorama.noise import NoiseModel, doubts_at, fit_noise
 
 # Chosen on the scenes: out-of-fold mAP, then suspects (docs/decisions.md). The ridge is strong because the targets are noisy.
 _RIDGE, _CONTEXT_WEIGHT, _INTERCEPT = 1.0, 0.25, 1.0
+_EARLY_WORTH = 0.25  # of the squared distance of two pictures, what their early layers say
 _PLAIN_EXTRA = 0.005  # the least rate of extra labels believed when the context is weighed
 # A committee of machines, each on its part of the training images (divide and conquer, Zhang, Duchi and Wainwright 2013), keeps
 # the cost linear in the images. A factorisation a label: with many labels the parts are smaller.
@@ -59,19 +60,37 @@ def joined(*views: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
     return whole
 
 
-class Likeness:
-    """exp(-|a - b|^2) of pairs of images. features: (n_images, width) from `joined`. Of few images computed once, for many folds."""
+def early(maps: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32] | None:
+    """One row of length 1 an image from the quarters of its early maps, each (n_images, 4 * width); None where there are none.
 
-    def __init__(self, features: npt.NDArray[np.float32]) -> None:
+    Each column is first brought to mean 0 and standard deviation 1 over the images, for what the maps have in common is
+    most of them; where it is the same for all it is 0.
+    """
+    return joined(*(_standardised(rows) for rows in maps)) if maps else None
+
+
+class Likeness:
+    """exp(-|a - b|^2) of pairs of images. Of few images computed once, for many folds.
+
+    features: (n_images, width) from `joined`. early: the same of its early layers (`early`); a quarter of the squared distance is theirs.
+    """
+
+    def __init__(self, features: npt.NDArray[np.float32], early: npt.NDArray[np.float32] | None = None) -> None:
         self._features = torch.from_numpy(features)
-        self._all = _kernel(self._features, self._features) if len(features) <= _MOST_KEPT else None
+        self._early = None if early is None else torch.from_numpy(early)
+        everything = torch.arange(len(features))
+        self._all = self._computed(everything, everything) if len(features) <= _MOST_KEPT else None
 
     def between(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Tensor:
         """(len(rows), len(columns))."""
         first, second = torch.from_numpy(rows), torch.from_numpy(columns)
-        if self._all is not None:
-            return self._all[first[:, None], second]
-        return _kernel(self._features[first], self._features[second])
+        return self._computed(first, second) if self._all is None else self._all[first[:, None], second]
+
+    def _computed(self, first: Tensor, second: Tensor) -> Tensor:
+        cosine = self._features[first] @ self._features[second].T
+        if self._early is not None:
+            cosine.mul_(1 - _EARLY_WORTH).addmm_(self._early[first], self._early[second].T, alpha=_EARLY_WORTH)
+        return cosine.mul_(2).sub_(2).exp_()
 
 
 def judge(
@@ -130,6 +149,14 @@ def look_alikes(features: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64
     stands_out = (likeness[:, 0] >= _LEAST_ALIKE) & (1 - likeness[:, 0] <= _NEARER_BY * (1 - likeness[:, 5]))
     found = (near[second, 0] == first) & (first < second) & stands_out & stands_out[second]
     return first[found], second[found]
+
+
+def _standardised(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    spread = rows.std(0, dtype=np.float64)
+    tells = spread > 1e-5 * np.abs(rows).max(0, initial=0.0)  # more than rounding
+    found: npt.NDArray[np.float32] = rows - rows.mean(0, dtype=np.float64).astype(np.float32)
+    found *= np.where(tells, 1 / np.where(tells, spread, 1.0), 0.0).astype(np.float32)
+    return found
 
 
 def _parts(training: npt.NDArray[np.int64], targets: npt.NDArray[np.int8], seed: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -199,11 +226,6 @@ def _in_context(near: Tensor, apart: Tensor, own: Tensor, others_own: Tensor) ->
     squares = (own[:, None] - others_own[None]).square_()
     others = torch.sub(apart, squares, out=squares).clamp_(min=0).float()
     return others.mul_(-_CONTEXT_WEIGHT).exp_().mul_(near).add_(_INTERCEPT)
-
-
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    """exp(-|a - b|^2) for rows of length 1."""
-    return (a @ b.T).mul_(2).sub_(2).exp_()
 
 
 def _factor(kernel: Tensor) -> Tensor:

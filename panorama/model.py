@@ -14,7 +14,7 @@ import hashlib
 import json
 import socket
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -307,6 +307,61 @@ def feature_map(model: Classifier, side: int) -> FeatureMap | None:
         if _is_map_of(output, features) and (found is None or output.shape[2] * output.shape[3] >= found.height * found.width):
             found = FeatureMap(name, output.shape[2], output.shape[3])
     return found
+
+
+@dataclass(frozen=True)
+class EarlyMap:
+    """The module of the extractor, by name, whose input is a map of an earlier layer; `width`: its channels."""
+
+    module: str
+    width: int
+
+
+@torch.no_grad()
+def early_maps(model: Classifier, side: int) -> list[EarlyMap]:
+    """The last of the narrowest maps of each size, largest first, from a quarter of the picture's side down to 2 x 2.
+
+    Colour, light and texture, and roughly where: what the last layer forgets. In MobileNetV2 these are what the last narrow block of each
+    size hands on. Found by trying it out, as `feature_map`; maps that are not square are none (there transformers keep the channels last).
+    """
+    inputs: dict[int, EarlyMap] = {}
+
+    def look(name: str, _: nn.Module, given: tuple[object, ...]) -> None:
+        x = given[0] if given else None
+        if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[2] != x.shape[3]:
+            return
+        width, size = x.shape[1:3]
+        if 1 < size <= side // 4 and (size not in inputs or width <= inputs[size].width):
+            inputs[size] = EarlyMap(name, width)
+
+    parts = list(model.extractor.named_modules())
+    modes = [part.training for _, part in parts]
+    # Not of BatchNorms, which `for_inference` takes away.
+    hooks = [part.register_forward_pre_hook(partial(look, name)) for name, part in parts if not isinstance(part, _NORMS)]
+    try:
+        model.extractor.eval()(torch.zeros(1, 3, side, side, device=model.head.weight.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for (_, part), mode in zip(parts, modes, strict=True):
+            part.training = mode
+    return [inputs[size] for size in sorted(inputs, reverse=True)]
+
+
+def with_early(extractor: nn.Module, maps: Sequence[EarlyMap], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The extractor's features of `x`, and (batch, 4 * sum of widths) the mean over each quarter of each early map, channel by channel."""
+    quarters: dict[str, Tensor] = {}
+
+    def keep(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
+        quarters[name] = F.adaptive_avg_pool2d(given[0].float(), 2).flatten(1)  # at once: what follows may write over the map
+
+    hooks = [extractor.get_submodule(place.module).register_forward_pre_hook(partial(keep, place.module)) for place in maps]
+    try:
+        features = extractor(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return features, torch.cat([quarters[place.module] for place in maps], 1) if maps else features.new_zeros(len(x), 0)
 
 
 def _keep(outputs: dict[str, Tensor], name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:

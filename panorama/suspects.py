@@ -8,7 +8,8 @@ Four sources, and a cell's doubt is what the strongest of them says.
 - **hard**: the value contradicts the model on a picture that is not plain. Annotators forget there most of all, but no estimate
   can tell such an error from a hard picture without clean labels. Order and size come from a blind audit; the surer it
   is that the CSV shows slips, and the less well the label is learned, the more the size is scaled down.
-- **twin**: a near-duplicate carries another value, so one of the two is wrong.
+- **twin**: a near-duplicate carries another value, so one of the two is wrong. Less so where the label is hardly learned, for there near-duplicates
+  often really differ; not copies of one file.
 """
 
 import os
@@ -63,11 +64,13 @@ def doubts(
     alone: npt.NDArray[np.floating[Any]],
     in_context: npt.NDArray[np.floating[Any]] | None = None,
     groups: npt.NDArray[np.int64] | None = None,
+    copies: npt.NDArray[np.int64] | None = None,
 ) -> Doubts:
     """How likely each value is wrong.
 
     targets: (n_images, n_labels) of 0/1. alone: out-of-fold scores from the picture, the same shape, about 0..1. in_context: scores that
-    also know the picture's other labels (`kernel.judge`); None where there are none. groups: (n_images,) ids of near-duplicates.
+    also know the picture's other labels (`kernel.judge`); None where there are none. groups, copies: (n_images,) ids of near-duplicates,
+    and of pictures that are one and the same file.
     """
     context = alone if in_context is None else in_context
     noise = fit_noise(targets, alone if in_context is None else (alone + in_context) / 2)
@@ -90,7 +93,9 @@ def doubts(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(judge, range(0, len(targets), _ROWS_AT_ONCE)))
     if groups is not None:
-        _take_larger(values, reason, _twin_doubts(targets, alone, groups, noise), REASONS.index("twin"))
+        _take_larger(values, reason, worth_here * _twin_doubts(targets, alone, groups, noise), REASONS.index("twin"))
+    if copies is not None:
+        _take_larger(values, reason, _twin_doubts(targets, alone, copies, noise), REASONS.index("twin"))
     return Doubts(values, reason, noise)
 
 

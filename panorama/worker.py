@@ -42,7 +42,7 @@ from panorama.events import (
 from panorama.features import Pixels, cached, corners_pass, extract, fingerprint, halve_passes, whole_pass
 from panorama.files import forget_unfinished, write_atomically
 from panorama.hardware import Precisions
-from panorama.model import Classifier, FeatureMap, build, class_activation, feature_map
+from panorama.model import Classifier, FeatureMap, build, class_activation, early_maps, feature_map
 from panorama.outcome import measured, write_neighbours, write_probabilities, write_suspects
 from panorama.preparing import calibrate, choose_precisions, final_splits, load_weights, refuse_labels_that_never_vary, try_out
 from panorama.processes import Team, join, leave
@@ -200,7 +200,7 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
         calibrate(model, pixels, train_at, config, where)
     fresh = copy.deepcopy(model)  # before any label is learned: what folds start from
     computing = _Computing(config, precisions, contents, cache, team, log)
-    features = computing.features(model, pixels)
+    features, early = computing.features(model, pixels)
 
     card = checkpoint.ModelCard(config.backbone, data.labels, config.image_size, config.threshold, weights)
     state = _resume(job, model, log, card, team)
@@ -227,7 +227,7 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
         elif isinstance(event, PhaseEnded) and event.best_epoch is None:
             raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
         log.stop_together()
-    _finish(job, log, model, fresh, pixels, data, splits, features, computing)
+    _finish(job, log, model, fresh, pixels, data, splits, features, early, computing)
 
 
 @dataclass(frozen=True)
@@ -241,13 +241,18 @@ class _Computing:
     team: Team
     log: RunLog
 
-    def features(self, model: Classifier, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """Features of every image as a whole: for adaptation, for the predictions before training, and for the folds."""
-        run = whole_pass(model, pixels, image_size=self.config.image_size, dtype=self.precisions.features)
+    def features(self, model: Classifier, pixels: Pixels) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+        """Features of every image as a whole: for adaptation, for the predictions before training, and for the folds. And its early maps."""
+        side, width = self.config.image_size, model.head.in_features
+        maps = early_maps(model, side)
+        run = whole_pass(model, pixels, image_size=side, dtype=self.precisions.features, early=maps)
+        ends = np.cumsum([width, *(4 * place.width for place in maps)])
         with self.log.stage(FEATURES, len(pixels)) as advanced:
-            return cached(
-                run, self.contents, model.head.in_features, ["whole", *self._key(model)], self.cache, advanced, self.team
+            rows = cached(
+                run, self.contents, int(ends[-1]), ["whole and early", *self._key(model)], self.cache, advanced, self.team
             )
+        features, *early = np.split(rows, ends[:-1], axis=1)
+        return features, early
 
     def views(self, fresh: Classifier, whole: npt.NDArray[np.float32], data: DataSet) -> npt.NDArray[np.float32]:
         """What heads judge folds by, and what finds look-alikes: the whole picture beside its four corners."""
@@ -287,7 +292,7 @@ def _resume(job: Run, model: Classifier, log: RunLog, card: checkpoint.ModelCard
 
 def _finish(
     job: Run, log: RunLog, model: Classifier, fresh: Classifier, pixels: Pixels, data: DataSet, splits: npt.NDArray[np.str_],
-    features: npt.NDArray[np.float32], computing: _Computing,
+    features: npt.NDArray[np.float32], early: list[npt.NDArray[np.float32]], computing: _Computing,
 ) -> None:  # fmt: skip
     config, precisions, team = computing.config, computing.precisions, computing.team
     everything = np.arange(len(pixels))
@@ -307,14 +312,15 @@ def _finish(
                 precisions=precisions, groups=groups, on_event=log.stop_if_asked,
             )
             if config.trains_folds
-            else heads_judge(seen, data.targets)
+            else heads_judge(kernel.Likeness(seen, kernel.early(early)), data.targets)
         )  # fmt: skip
         folds = out_of_fold(
             judge, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=groups,
             on_progress=advanced,
         )  # fmt: skip
     write_probabilities(job.folder / "out_of_fold.csv", data, splits, folds.probabilities)
-    found = suspects.doubts(data.targets, folds.scores, folds.in_context, data.groups)
+    copies = np.unique(computing.contents, return_inverse=True)[1]
+    found = suspects.doubts(data.targets, folds.scores, folds.in_context, data.groups, copies)
     ranked = suspects.rank(
         data.images, splits.tolist(), data.labels, data.targets, folds.probabilities, folds.in_context.clip(0, 1), folds.spread, found
     )  # fmt: skip

@@ -9,7 +9,7 @@ from panorama.config import TrainConfig
 from panorama.crossval import heads_judge, out_of_fold, trained_judge
 from panorama.features import Pixels
 from panorama.hardware import Precisions
-from panorama.kernel import Judgement, joined
+from panorama.kernel import Judgement, Likeness, joined
 from panorama.metrics import average_precision
 from panorama.model import Classifier
 
@@ -28,7 +28,7 @@ def test_random_labels_cannot_be_predicted_out_of_fold(which: str) -> None:
     """400 features can memorise 200 random labels: in sample they look perfect, out of fold they stay at chance."""
     rng = np.random.default_rng(1)
     features, targets = joined(rng.normal(size=(200, 400))), rng.integers(0, 2, (200, 2)).astype(np.int8)
-    judge = heads_judge(features, targets)
+    judge = heads_judge(Likeness(features), targets)
     found = out_of_fold(judge, targets, folds=5, repeats=2, seed=0)
     leaking = judge(np.arange(200), np.arange(200), 0)
     assert measured(targets[:, 0], leaking.alone[:, 0]) > 0.99, "the negative control: judged by a model trained on it"
@@ -41,7 +41,7 @@ def test_near_duplicates_share_a_fold() -> None:
     half, labels = rng.normal(size=(100, 300)), rng.integers(0, 2, (100, 1)).astype(np.int8)
     features, targets = joined(np.vstack([half, half])), np.vstack([labels, labels])
     groups = np.r_[np.arange(100), np.arange(100)]
-    judge = heads_judge(features, targets)
+    judge = heads_judge(Likeness(features), targets)
     apart = out_of_fold(judge, targets, folds=5, repeats=1, seed=0).probabilities[:, 0]
     together = out_of_fold(judge, targets, folds=5, repeats=1, seed=0, groups=groups).probabilities[:, 0]
     assert measured(targets[:, 0], apart) > measured(targets[:, 0], together) + 0.15
@@ -85,7 +85,7 @@ def test_the_value_of_a_cell_is_used_nowhere_in_the_score_of_its_fold() -> None:
     turned = targets.copy()
     turned[7, 0] ^= 1
     training, held_out = np.arange(10, 60), np.arange(10)
-    one, other = (heads_judge(features, values)(training, held_out, 0) for values in (targets, turned))
+    one, other = (heads_judge(Likeness(features), values)(training, held_out, 0) for values in (targets, turned))
     assert (one.alone == other.alone).all()
     assert (one.in_context[:, 0] == other.in_context[:, 0]).all()
 
@@ -94,7 +94,7 @@ def test_the_value_of_a_cell_is_used_nowhere_in_the_score_of_its_fold() -> None:
 def test_a_handful_of_images_and_labels_without_positives_give_numbers(n: int) -> None:
     targets = np.zeros((n, 2), np.int8)
     targets[0, 1] = 1
-    found = out_of_fold(heads_judge(np.ones((n, 4), np.float32), targets), targets, folds=5, repeats=1, seed=0)
+    found = out_of_fold(heads_judge(Likeness(np.ones((n, 4), np.float32)), targets), targets, folds=5, repeats=1, seed=0)
     for values in (found.probabilities, found.in_context, found.spread):
         assert values.shape == (n, 2)
         assert ((values >= 0) & (values <= 1)).all()

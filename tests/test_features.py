@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from panorama.features import Pixels, corners_pass, extract
-from panorama.model import Classifier, build
+from panorama.features import Pixels, corners_pass, extract, whole_pass
+from panorama.model import Classifier, EarlyMap, build
 from panorama.preprocessing import IMAGENET_MEAN, IMAGENET_STD, for_tiles, tiled_side
 
 SIDE = 48  # of a tile; the picture's is 80, so that a tile of 0.6 is 48 pixels of it, one to one
@@ -108,3 +108,17 @@ def test_a_backbone_of_one_size_cuts_its_corners_out(tmp_path: Path) -> None:
 def test_features_of_the_corners_of_no_picture_have_a_width() -> None:
     run = corners_pass(small_model(), Pixels([], [], 80), image_size=SIDE, dtype=torch.float32)
     assert extract(run, np.arange(0), 16).shape == (0, 2 * 8)
+
+
+@torch.no_grad()
+def test_a_pass_with_early_maps_has_their_quarters_behind_the_features(tmp_path: Path) -> None:
+    pictures, pixels = pictures_on_disk(tmp_path)
+    model = small_model()
+    plain, both = (
+        extract(whole_pass(model, pixels, image_size=80, dtype=torch.float32, early=early), np.arange(3), width)
+        for early, width in (((), 8), ([EarlyMap("1", 8)], 8 + 4 * 8))
+    )
+    assert both[:, :8] == pytest.approx(plain, abs=1e-6)
+    maps = model.extractor[0](normalised(np.stack(pictures))).numpy()  # 39 x 39: the quarters share the middle row and column
+    quarters = [maps[:, :, top : top + 20, left : left + 20].mean((2, 3)) for top in (0, 19) for left in (0, 19)]
+    assert both[:, 8:] == pytest.approx(np.stack(quarters, 2).reshape(3, 32), abs=1e-4)

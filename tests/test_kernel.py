@@ -9,6 +9,7 @@ import torch
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from panorama import kernel
 from panorama.kernel import Judgement, Likeness, joined, neighbours
@@ -69,6 +70,34 @@ def test_alone_is_scikit_learns_kernel_ridge_without_the_held_out_images(kept: i
     x, y, training, held_out = world(0)
     expected = ridge(rbf_kernel(x[training], gamma=1) + 1, y[training], rbf_kernel(x[held_out], x[training], gamma=1) + 1)
     assert judge(x, y, training, held_out).alone == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kept", [0, 4000])
+def test_a_quarter_of_the_squared_distance_is_that_of_early_layers(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_MOST_KEPT", kept)
+    x, _, training, held_out = world(0)
+    rng = np.random.default_rng(1)
+    maps = [rng.normal(size=(90, 8)).astype(np.float32) * 100 + 7, rng.normal(size=(90, 4)).astype(np.float32)]
+    maps[0][:, 2] = 0.1  # tells nothing
+    early = kernel.early(maps)
+    assert early is not None
+    by_hand = [StandardScaler().fit_transform(rows) for rows in maps]
+    roots = [np.sign(rows) * np.sqrt(np.abs(rows)) for rows in by_hand]
+    roots = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in roots]
+    assert early == pytest.approx(np.hstack(roots) / 2**0.5, abs=1e-4)
+    both = np.hstack([x * 0.75**0.5, early * 0.25**0.5])
+    expected = rbf_kernel(both, gamma=1)
+    found = Likeness(x, early).between(held_out, training).numpy()
+    assert found == pytest.approx(expected[np.ix_(held_out, training)], abs=1e-5)
+    assert np.abs(found - Likeness(x).between(held_out, training).numpy()).max() > 0.05, "the negative control"
+
+
+def test_early_layers_of_one_image_or_of_equal_ones_say_nothing() -> None:
+    for n in (1, 5):
+        found = kernel.early([np.full((n, 8), 0.3, np.float32)])
+        assert found is not None
+        assert (found == 0).all()
+    assert kernel.early([]) is None
 
 
 @pytest.mark.parametrize("kept", [0, 4000])

@@ -17,9 +17,11 @@ from panorama.model import (
     build,
     calibrate_batchnorm,
     class_activation,
+    early_maps,
     feature_map,
     load_pretrained,
     prepare_phase,
+    with_early,
 )
 
 
@@ -199,3 +201,50 @@ def test_a_corner_that_changes_changes_the_map_there_most() -> None:
 @pytest.mark.parametrize("name", ["vgg11", "vit_b_32", "convnext_tiny"])
 def test_backbones_that_do_more_than_average_have_no_map(name: str) -> None:
     assert feature_map(build(name, 2, seed=0).eval(), 224) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        (
+            "mobilenet_v2",
+            [24, 32, 64, 160],
+        ),  # table 2 of its paper, of each size the narrowest; at 14 x 14 there is 96 too, at 7 x 7 320
+        ("resnet18", [64, 128, 256, 512]),  # table 1 of its paper
+        ("vit_b_32", []),
+        ("convnext_tiny", [96, 192, 384, 768]),  # figure 4 of its paper
+    ],
+)
+def test_early_maps_are_the_narrowest_of_each_size(name: str, widths: list[int]) -> None:
+    assert [place.width for place in early_maps(build(name, 2, seed=0), 224)] == widths
+
+
+@torch.no_grad()
+def test_quarters_of_early_maps_are_those_of_what_torchvision_s_own_blocks_hand_on() -> None:
+    """Folded or not, and in the order top left, top right, bottom left, bottom right of each channel."""
+    model = build("mobilenet_v2", 2, seed=0).eval()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    blocks_of = model.extractor.features
+    expected = []
+    for block, size in ((3, 16), (6, 8), (10, 4), (16, 2)):
+        handed_on = blocks_of[: block + 1](x)
+        assert handed_on.shape[2:] == (size, size)
+        half = size // 2
+        corners = [handed_on[:, :, top : top + half, left : left + half] for top in (0, half) for left in (0, half)]
+        expected.append(torch.stack([corner.mean((2, 3)) for corner in corners], 2).flatten(1))
+    for network in (model, for_inference(model)):
+        features, early = with_early(network.extractor, early_maps(model, 64), x)
+        assert early.shape == (2, 4 * (24 + 32 + 64 + 160))
+        assert torch.allclose(early, torch.cat(expected, 1), rtol=1e-3, atol=1e-4)
+        assert torch.allclose(features, model.extractor(x), rtol=1e-3, atol=1e-4)
+
+
+def test_looking_for_early_maps_leaves_a_model_as_it_was() -> None:
+    model = build("resnet18", 2, seed=0)
+    prepare_phase(model, "fine tuning", unfreeze="all", pretrained=True)  # BatchNorms in eval mode, the rest in train mode
+    modes = [part.training for part in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    early_maps(model, 64)
+    assert [part.training for part in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not any(part._forward_pre_hooks for part in model.modules())

@@ -126,15 +126,25 @@ def test_twins_that_agree_are_no_more_doubtful_than_strangers(given: tuple[int, 
 
 
 def test_among_six_twins_the_odd_one_out_is_the_suspect_be_it_a_0_or_a_1() -> None:
-    targets = np.zeros((24, 1), np.int8)
-    targets[:8:2] = 1
-    targets[12:17] = 1  # 12 to 17: five of six carry the label; 18 to 23: one of six
-    targets[18] = 1
-    scores = np.r_[np.tile([1.0, 0.0], 6), np.full(12, 0.5)][:, None]
-    found = doubts(targets, scores, groups=np.r_[np.arange(12), np.full(6, 20), np.full(6, 21)]).values
-    assert found[17, 0] > 0.85
-    assert (found[12:17, 0] < 0.1).all()
-    assert found[18, 0] > 0.85, "that five of six forget is rarer than that one of them invents"
+    plain = np.arange(120) % 2  # or the label would seem hardly learned, and twins would count less
+    targets = np.r_[plain, [1, 1, 1, 1, 1, 0], [1, 0, 0, 0, 0, 0]].astype(np.int8)[:, None]
+    scores = np.r_[plain, np.full(12, 0.5)].astype(float)[:, None]
+    found = doubts(targets, scores, groups=np.r_[np.arange(120), np.full(6, 120), np.full(6, 121)]).values
+    assert found[125, 0] > 0.85
+    assert (found[120:125, 0] < 0.1).all()
+    assert found[126, 0] > 0.85, "that five of six forget is rarer than that one of them invents"
+
+
+@pytest.mark.parametrize(("copies", "least", "most"), [(False, 0.0, 0.3), (True, 0.8, 1.0)])
+def test_near_duplicates_may_differ_where_the_label_is_hardly_learned_and_copies_may_not(
+    copies: bool, least: float, most: float
+) -> None:
+    rng = np.random.default_rng(0)
+    targets = np.r_[rng.integers(0, 2, 400), 1, 0].astype(np.int8)[:, None]
+    scores = np.r_[0.4 + 0.2 * rng.random(400), 0.5, 0.5][:, None]  # which tell nothing
+    ids = np.r_[np.arange(400), 400, 400]
+    found = doubts(targets, scores, groups=ids, copies=ids if copies else None).values
+    assert least <= found[401, 0] <= most
 
 
 def test_doubts_are_finite_and_between_0_and_1_whatever_the_scores() -> None:
