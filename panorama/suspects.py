@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 # is about the audit's; the second is lower than there because this orders best.
 _HARD_MISSING, _HARD_EXTRA = 0.10, 0.002
 # What the rates above make of a hard cell, brought to what it was worth in the audit: log-odds of 2 * log-odds + 5.4, at most 0.85 (of the
-# first 30, 73 % were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess:
+# first 30, three quarters were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess:
 # three tenths of the square of that are little enough not to bury planted extra labels, and put the surest real ones that were forgotten among them.
 _HARD_SLOPE, _HARD_SHIFT, _HARD_MOST = 2.0, 5.4, 0.85
 _HARD_WORTH = 0.3
@@ -236,7 +236,7 @@ class ErrorCount:
     high: float
 
 
-# Of cells with at least this doubt so many are taken to be wrong at least: 0.96 and 0.99 of them are on drawn pictures with 20 and 5 labels, 0.87 and 0.99 on photos (docs/suspects.md).
+# Of cells with at least this doubt so many are taken to be wrong at least: 0.96 and 0.99 of them are on drawn pictures with 20 and 5 labels, 0.91 and 0.99 on photos (docs/suspects.md).
 _SURE, _SURE_ARE_WRONG = 0.9, 0.75
 
 
