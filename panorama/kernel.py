@@ -48,16 +48,7 @@ def joined(*views: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
     Each is power-normalised, sign(x) sqrt|x| and then to length 1 (Perronnin, Sanchez, Mensink 2010): few large features
     must not decide what is alike.
     """
-    ends = np.cumsum([view.shape[1] for view in views])
-    whole = np.empty((len(views[0]), ends[-1]), np.float32)
-    for view, end in zip(views, ends, strict=True):
-        for start in range(0, len(view), _AT_ONCE):  # a part at a time: large sets need the memory
-            part = view[start : start + _AT_ONCE]
-            root = (np.sign(part) * np.sqrt(np.abs(part))).astype(np.float32)
-            root /= np.maximum(np.linalg.norm(root, axis=1, keepdims=True), 1e-12)
-            whole[start : start + _AT_ONCE, end - view.shape[1] : end] = root
-    whole /= math.sqrt(len(views))
-    return whole
+    return _joined(views, [(0.0, 1.0)] * len(views))
 
 
 def early(maps: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32] | None:
@@ -66,7 +57,7 @@ def early(maps: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32] | 
     Each column is first brought to mean 0 and standard deviation 1 over the images, for what the maps have in common is
     most of them; where it is the same for all it is 0.
     """
-    return joined(*(_standardised(rows) for rows in maps)) if maps else None
+    return _joined(maps, [_moments(rows) for rows in maps]) if maps else None
 
 
 class Likeness:
@@ -151,12 +142,36 @@ def look_alikes(features: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64
     return first[found], second[found]
 
 
-def _standardised(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    spread = rows.std(0, dtype=np.float64)
-    tells = spread > 1e-5 * np.abs(rows).max(0, initial=0.0)  # more than rounding
-    found: npt.NDArray[np.float32] = rows - rows.mean(0, dtype=np.float64).astype(np.float32)
-    found *= np.where(tells, 1 / np.where(tells, spread, 1.0), 0.0).astype(np.float32)
-    return found
+def _joined(views: Sequence[npt.NDArray[np.floating[Any]]], moments: Sequence[tuple[Any, Any]]) -> npt.NDArray[np.float32]:
+    """`joined`, each view first less its mean and times its scale."""
+    ends = np.cumsum([view.shape[1] for view in views])
+    whole = np.empty((len(views[0]), ends[-1]), np.float32)
+    for view, end, (mean, scale) in zip(views, ends, moments, strict=True):
+        for part in _in_parts(len(view)):
+            rows = (view[part] - mean) * scale
+            root = (np.sign(rows) * np.sqrt(np.abs(rows))).astype(np.float32)
+            root /= np.maximum(np.linalg.norm(root, axis=1, keepdims=True), 1e-12)
+            whole[part, end - view.shape[1] : end] = root
+    whole /= math.sqrt(len(views))
+    return whole
+
+
+def _moments(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The mean of each column and one over its standard deviation; 0 for that of a column which is the same everywhere."""
+    mean, square, largest = np.zeros((3, rows.shape[1]))
+    for part in _in_parts(len(rows)):
+        mean += rows[part].sum(0, dtype=np.float64) / len(rows)
+        largest = np.maximum(largest, np.abs(rows[part]).max(0))
+    for part in _in_parts(len(rows)):
+        square += ((rows[part] - mean) ** 2).sum(0) / len(rows)
+    spread = np.sqrt(square)
+    tells = spread > 1e-5 * largest  # more than rounding
+    return mean.astype(np.float32), np.where(tells, 1 / np.where(tells, spread, 1.0), 0.0).astype(np.float32)
+
+
+def _in_parts(n: int) -> Iterator[slice]:
+    """Some rows at a time: large sets need the memory."""
+    return (slice(start, start + _AT_ONCE) for start in range(0, n, _AT_ONCE))
 
 
 def _parts(training: npt.NDArray[np.int64], targets: npt.NDArray[np.int8], seed: int) -> Iterator[npt.NDArray[np.int64]]:

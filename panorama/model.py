@@ -33,6 +33,7 @@ _DOWNLOAD_TIMEOUT_SECONDS = 20.0
 STARTER_BACKBONE = "mobilenet_v2"
 _STARTER = Path(__file__).with_name("starter") / "mobilenet_v2.safetensors"
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_WIDEST_EARLY = 256  # channels: a row a picture is in memory, and wide maps are late ones, of which the last layer still knows
 # Two outputs in train mode, fixed 299-pixel input: not this code path.
 _LEFT_OUT = frozenset({"googlenet", "inception_v3"})
 
@@ -319,7 +320,7 @@ class EarlyMap:
 
 @torch.no_grad()
 def early_maps(model: Classifier, side: int) -> list[EarlyMap]:
-    """The last of the narrowest maps of each size, largest first, from a quarter of the picture's side down to 2 x 2.
+    """The last of the narrowest maps of each size, largest first, from a quarter of the picture's side down to 2 x 2; of at most 256 channels.
 
     Colour, light and texture, and roughly where: what the last layer forgets. In MobileNetV2 these are what the last narrow block of each
     size hands on. Found by trying it out, as `feature_map`; maps that are not square are none (there transformers keep the channels last).
@@ -345,7 +346,7 @@ def early_maps(model: Classifier, side: int) -> list[EarlyMap]:
             hook.remove()
         for (_, part), mode in zip(parts, modes, strict=True):
             part.training = mode
-    return [inputs[size] for size in sorted(inputs, reverse=True)]
+    return [inputs[size] for size in sorted(inputs, reverse=True) if inputs[size].width <= _WIDEST_EARLY]
 
 
 def with_early(extractor: nn.Module, maps: Sequence[EarlyMap], x: Tensor) -> tuple[Tensor, Tensor]:
