@@ -63,12 +63,16 @@ def read(folder: Path, weights: str) -> tuple[DataSet, Views, np.ndarray]:
     maps = model.early_maps(network, SIDE)
     ends = np.cumsum([width, *(4 * place.width for place in maps)])
     passed = whole_pass(network, small, image_size=SIDE, dtype=dtype, early=maps)
-    whole, *early = np.split(cached(passed, contents, int(ends[-1]), ["whole and early", *key], cache), ends[:-1], axis=1)
+    whole, *early = np.split(
+        cached(passed, contents, int(ends[-1]), ["whole and early", *(place.module for place in maps), *key], cache),
+        ends[:-1],
+        axis=1,
+    )
     corners = cached(
         corners_pass(network, large, image_size=SIDE, dtype=dtype), contents, 2 * width, ["corners, one pass", *key], cache
     )
     seen = kernel.joined(whole, *np.split(corners, 2, axis=1))
-    views = Views(kernel.joined(whole), seen, kernel.early(early))
+    views = Views(kernel.joined(whole), seen, kernel.joined_early(early))
     return data, views, linked(data.groups, *kernel.look_alikes(seen))
 
 

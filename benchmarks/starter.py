@@ -47,7 +47,7 @@ def measured(data: DataSet, pixels: Pixels, config: TrainConfig, cache: Path) ->
     precisions = hardware.precisions(config, model, cache)
     run = whole_pass(model, pixels, image_size=config.image_size, dtype=precisions.features)
     features = extract(run, np.arange(len(pixels)), model.head.in_features)
-    judge = heads_judge(kernel.joined(features), data.targets)
+    judge = heads_judge(kernel.Likeness(kernel.joined(features)), data.targets)
     frozen = out_of_fold(judge, data.targets, folds=5, repeats=2, seed=config.seed, groups=data.groups)
     training = TrainingData(
         pixels, data.targets, at["train"], at["validation"], features[at["train"]], features[at["validation"]]

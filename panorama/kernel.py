@@ -23,6 +23,7 @@ from panorama.noise import NoiseModel, doubts_at, fit_noise
 # Chosen on the scenes: out-of-fold mAP, then suspects (docs/decisions.md). The ridge is strong because the targets are noisy.
 _RIDGE, _CONTEXT_WEIGHT, _INTERCEPT = 1.0, 0.25, 1.0
 _EARLY_WORTH = 0.25  # of the squared distance of two pictures, what their early layers say
+_TELLS = 0.01  # standard deviation over largest value of a column from which on it says anything: bfloat16 alone rounds by 0.004
 _PLAIN_EXTRA = 0.005  # the least rate of extra labels believed when the context is weighed
 # A committee of machines, each on its part of the training images (divide and conquer, Zhang, Duchi and Wainwright 2013), keeps
 # the cost linear in the images. A factorisation a label: with many labels the parts are smaller.
@@ -51,19 +52,21 @@ def joined(*views: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
     return _joined(views, [(0.0, 1.0)] * len(views))
 
 
-def early(maps: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32] | None:
-    """One row of length 1 an image from the quarters of its early maps, each (n_images, 4 * width); None where there are none.
+def joined_early(maps: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32] | None:
+    """`joined` of the quarters of early maps, each (n_images, 4 * width); None where there are none that tell images apart.
 
     Each column is first brought to mean 0 and standard deviation 1 over the images, for what the maps have in common is
-    most of them; where it is the same for all it is 0.
+    most of them; where it is next to the same for all it is 0.
     """
-    return _joined(maps, [_moments(rows) for rows in maps]) if maps else None
+    moments = [_mean_and_scale(rows) for rows in maps]
+    telling = [at for at, (_, scale) in enumerate(moments) if scale.any()]
+    return _joined([maps[at] for at in telling], [moments[at] for at in telling]) if telling else None
 
 
 class Likeness:
     """exp(-|a - b|^2) of pairs of images. Of few images computed once, for many folds.
 
-    features: (n_images, width) from `joined`. early: the same of its early layers (`early`); a quarter of the squared distance is theirs.
+    features: (n_images, width) from `joined`. early: the same from `joined_early`; a quarter of the squared distance is theirs.
     """
 
     def __init__(self, features: npt.NDArray[np.float32], early: npt.NDArray[np.float32] | None = None) -> None:
@@ -156,7 +159,7 @@ def _joined(views: Sequence[npt.NDArray[np.floating[Any]]], moments: Sequence[tu
     return whole
 
 
-def _moments(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _mean_and_scale(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """The mean of each column and one over its standard deviation; 0 for that of a column which is the same everywhere."""
     mean, square, largest = np.zeros((3, rows.shape[1]))
     for part in _in_parts(len(rows)):
@@ -165,7 +168,7 @@ def _moments(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], np
     for part in _in_parts(len(rows)):
         square += ((rows[part] - mean) ** 2).sum(0) / len(rows)
     spread = np.sqrt(square)
-    tells = spread > 1e-5 * largest  # more than rounding
+    tells = spread > _TELLS * largest
     return mean.astype(np.float32), np.where(tells, 1 / np.where(tells, spread, 1.0), 0.0).astype(np.float32)
 
 

@@ -12,6 +12,7 @@ batches is not validated with those of weights long gone.
 
 import hashlib
 import json
+import math
 import socket
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -323,22 +324,27 @@ def early_maps(model: Classifier, side: int) -> list[EarlyMap]:
     """The last of the narrowest maps of each size, largest first, from a quarter of the picture's side down to 2 x 2; of at most 256 channels.
 
     Colour, light and texture, and roughly where: what the last layer forgets. In MobileNetV2 these are what the last narrow block of each
-    size hands on. Found by trying it out, as `feature_map`; maps that are not square are none (there transformers keep the channels last).
+    size hands on. Found by trying it out, as `feature_map`. Where transformers keep the channels last there is no map: it is not square, or as
+    wide as one of their LayerNorms.
     """
     inputs: dict[int, EarlyMap] = {}
+    normed = {part.normalized_shape[-1] for part in model.extractor.modules() if isinstance(part, nn.LayerNorm)}
 
     def look(name: str, _: nn.Module, given: tuple[object, ...]) -> None:
         x = given[0] if given else None
         if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[2] != x.shape[3]:
             return
         width, size = x.shape[1:3]
-        if 1 < size <= side // 4 and (size not in inputs or width <= inputs[size].width):
+        if width == size and width in normed:
+            return
+        if 1 < size <= math.ceil(side / 4) and (size not in inputs or width <= inputs[size].width):
             inputs[size] = EarlyMap(name, width)
 
     parts = list(model.extractor.named_modules())
     modes = [part.training for _, part in parts]
-    # Not of BatchNorms, which `for_inference` takes away.
-    hooks = [part.register_forward_pre_hook(partial(look, name)) for name, part in parts if not isinstance(part, _NORMS)]
+    # Not of what `for_inference` takes away on some machines: the map before it is computed on the others only.
+    lasting = [(name, part) for name, part in parts if not isinstance(part, (*_NORMS, nn.ReLU, nn.ReLU6))]
+    hooks = [part.register_forward_pre_hook(partial(look, name)) for name, part in lasting]
     try:
         model.extractor.eval()(torch.zeros(1, 3, side, side, device=model.head.weight.device))
     finally:

@@ -102,7 +102,7 @@ def measured(
                 + (
                     "models trained through both phases"
                     if config.trains_folds
-                    else "kernel heads on features of the pretrained extractor, of the whole picture, of its four corners and of early layers"
+                    else "kernel heads on features of the pretrained extractor, of the whole picture, of its four corners and, where the backbone has maps of them, of early layers"
                 )
                 + ", each judging only images that neither it nor a near-duplicate taught it"
             ),

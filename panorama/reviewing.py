@@ -165,7 +165,7 @@ class ReviewQueue:
         reason, p, in_context = self.reason(cell), float(self.probabilities[cell]), float(self.in_context[cell])
         against = ((p + in_context) / 2 > 0.5) != bool(self.given[cell])
         if reason == "twin":
-            said = ["A near-duplicate carries the other value: one of the two is wrong."]
+            said = ["A near-duplicate carries the other value: unless they really differ, one of the two is wrong."]
         elif reason == "moved" and self.targets[self.image_of[cell]].min() < self.targets[self.image_of[cell]].max():
             said = [self._moved(cell)]
         elif not against:

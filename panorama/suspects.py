@@ -8,8 +8,8 @@ Four sources, and a cell's doubt is what the strongest of them says.
 - **hard**: the value contradicts the model on a picture that is not plain. Annotators forget there most of all, but no estimate
   can tell such an error from a hard picture without clean labels. Order and size come from a blind audit; the surer it
   is that the CSV shows slips, and the less well the label is learned, the more the size is scaled down.
-- **twin**: a near-duplicate carries another value, so one of the two is wrong. Less so where the label is hardly learned, for there near-duplicates
-  often really differ; not copies of one file.
+- **twin**: a near-duplicate carries another value, so one of the two is wrong. Less so where the label is hardly learned from many pictures, for there near-duplicates
+  often really differ; copies of one file never do.
 """
 
 import os
@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 # is about the audit's; the second is lower than there because this orders best.
 _HARD_MISSING, _HARD_EXTRA = 0.10, 0.002
 # What the rates above make of a hard cell, brought to what it was worth in the audit: log-odds of 2 * log-odds + 5.4, at most 0.85 (of the
-# first 30, three quarters were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess:
+# first 30, 25 were wrong). Where the CSV shows slips, its annotators are not those of the audit, and errors on hard pictures are anybody's guess:
 # three tenths of the square of that are little enough not to bury planted extra labels, and put the surest real ones that were forgotten among them.
 _HARD_SLOPE, _HARD_SHIFT, _HARD_MOST = 2.0, 5.4, 0.85
 _HARD_WORTH = 0.3
@@ -42,7 +42,8 @@ _UNLEARNED, _LEARNED, _LEAST_WORTH = 0.3, 0.6, 0.02
 _ENOUGH_ROWS = 50_000  # for a mean
 _ROWS_AT_ONCE = 4096
 _CELLS_AT_ONCE = 2**16
-_TWIN_WORTH = 0.9  # a near-duplicate may show another moment
+_TWIN_WORTH = 0.9  # a near-duplicate may show another moment; a copy of the same file cannot
+_FEW = 20  # pictures that carry a label, from which on that it is hardly learned begins to say something of the label
 _BIAS_SD, _LABEL_BIAS_SD = 1.5, 0.7  # in log-odds: how far decisions may move a kind, and a label within it
 _OVERLOOKED = 0.02  # the share of errors that a reviewer who is shown them keeps
 # What decisions teach holds down to this quantile of the cells it was learned of, and fades below it over so many log-odds.
@@ -93,7 +94,12 @@ def doubts(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(judge, range(0, len(targets), _ROWS_AT_ONCE)))
     if groups is not None:
-        _take_larger(values, reason, worth_here * _twin_doubts(targets, alone, groups, noise), REASONS.index("twin"))
+        _take_larger(
+            values,
+            reason,
+            _TWIN_WORTH * _believed_worth(targets, worth_here) * _twin_doubts(targets, alone, groups, noise),
+            REASONS.index("twin"),
+        )
     if copies is not None:
         _take_larger(values, reason, _twin_doubts(targets, alone, copies, noise), REASONS.index("twin"))
     return Doubts(values, reason, noise)
@@ -110,6 +116,14 @@ def worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) 
     of_carriers, of_all = (y * s).sum(0, dtype=np.float64), s.sum(0, dtype=np.float64)
     apart = of_carriers / np.maximum(carried, 1) - (of_all - of_carriers) / np.maximum(len(y) - carried, 1)
     found: Floats = np.clip((apart - _UNLEARNED) / (_LEARNED - _UNLEARNED), _LEAST_WORTH, 1.0)
+    return found
+
+
+def _believed_worth(targets: npt.NDArray[np.int8], worth_here: Floats) -> Floats:
+    """`worth`, believed by how many pictures carry the label, or lack it: a rare label, or one of few pictures, cannot be learned however plain it is."""
+    carried = targets.sum(0, dtype=np.int64)
+    n = np.minimum(carried, len(targets) - carried)
+    found: Floats = (n * worth_here + _FEW) / (n + _FEW)
     return found
 
 
@@ -140,7 +154,7 @@ def _twin_doubts(
         p = np.clip(alone[rows].mean(0), 0.01, 0.99)
         log_odds = np.log(p / (1 - p)) + carry * np.log((1 - missing) / extra) + lack * np.log(missing / (1 - extra))
         there = sigmoid(log_odds)
-        found[rows] = _TWIN_WORTH * np.where((carry > 0) & (lack > 0), np.where(targets[rows] == 1, 1 - there, there), 0.0)
+        found[rows] = np.where((carry > 0) & (lack > 0), np.where(targets[rows] == 1, 1 - there, there), 0.0)
     return found
 
 

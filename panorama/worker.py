@@ -241,18 +241,20 @@ class _Computing:
     team: Team
     log: RunLog
 
-    def features(self, model: Classifier, pixels: Pixels) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
-        """Features of every image as a whole: for adaptation, for the predictions before training, and for the folds. And its early maps."""
+    def features(self, model: Classifier, pixels: Pixels) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Features of every image as a whole: for adaptation, for the predictions before training, and for the folds.
+
+        And what early layers see of it, for the heads of folds, where there are any (`kernel.joined_early`).
+        """
         side, width = self.config.image_size, model.head.in_features
-        maps = early_maps(model, side)
+        maps = [] if self.config.trains_folds else early_maps(model, side)
         run = whole_pass(model, pixels, image_size=side, dtype=self.precisions.features, early=maps)
         ends = np.cumsum([width, *(4 * place.width for place in maps)])
         with self.log.stage(FEATURES, len(pixels)) as advanced:
-            rows = cached(
-                run, self.contents, int(ends[-1]), ["whole and early", *self._key(model)], self.cache, advanced, self.team
-            )
+            key = ["whole and early", *(place.module for place in maps), *self._key(model)]
+            rows = cached(run, self.contents, int(ends[-1]), key, self.cache, advanced, self.team)
         features, *early = np.split(rows, ends[:-1], axis=1)
-        return features, early
+        return features.copy(), kernel.joined_early(early)  # a copy: the rows of both need not stay
 
     def views(self, fresh: Classifier, whole: npt.NDArray[np.float32], data: DataSet) -> npt.NDArray[np.float32]:
         """What heads judge folds by, and what finds look-alikes: the whole picture beside its four corners."""
@@ -292,7 +294,7 @@ def _resume(job: Run, model: Classifier, log: RunLog, card: checkpoint.ModelCard
 
 def _finish(
     job: Run, log: RunLog, model: Classifier, fresh: Classifier, pixels: Pixels, data: DataSet, splits: npt.NDArray[np.str_],
-    features: npt.NDArray[np.float32], early: list[npt.NDArray[np.float32]], computing: _Computing,
+    features: npt.NDArray[np.float32], early: npt.NDArray[np.float32] | None, computing: _Computing,
 ) -> None:  # fmt: skip
     config, precisions, team = computing.config, computing.precisions, computing.team
     everything = np.arange(len(pixels))
@@ -312,7 +314,7 @@ def _finish(
                 precisions=precisions, groups=groups, on_event=log.stop_if_asked,
             )
             if config.trains_folds
-            else heads_judge(kernel.Likeness(seen, kernel.early(early)), data.targets)
+            else heads_judge(kernel.Likeness(seen, early), data.targets)
         )  # fmt: skip
         folds = out_of_fold(
             judge, data.targets, folds=config.folds, repeats=config.fold_repeats, seed=config.seed, groups=groups,

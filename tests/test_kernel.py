@@ -79,7 +79,7 @@ def test_a_quarter_of_the_squared_distance_is_that_of_early_layers(kept: int, mo
     rng = np.random.default_rng(1)
     maps = [rng.normal(size=(90, 8)).astype(np.float32) * 100 + 7, rng.normal(size=(90, 4)).astype(np.float32)]
     maps[0][:, 2] = 0.1  # tells nothing
-    early = kernel.early(maps)
+    early = kernel.joined_early(maps)
     assert early is not None
     by_hand = [StandardScaler().fit_transform(rows) for rows in maps]
     roots = [np.sign(rows) * np.sqrt(np.abs(rows)) for rows in by_hand]
@@ -92,12 +92,15 @@ def test_a_quarter_of_the_squared_distance_is_that_of_early_layers(kept: int, mo
     assert np.abs(found - Likeness(x).between(held_out, training).numpy()).max() > 0.05, "the negative control"
 
 
-def test_early_layers_of_one_image_or_of_equal_ones_say_nothing() -> None:
-    for n in (1, 5):
-        found = kernel.early([np.full((n, 8), 0.3, np.float32)])
-        assert found is not None
-        assert (found == 0).all()
-    assert kernel.early([]) is None
+def test_early_layers_that_are_the_same_for_all_say_nothing_and_take_no_part() -> None:
+    same = np.full((5, 8), 0.3, np.float32)
+    nearly = same + np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32) * 1e-3  # a camera that does not move
+    other = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+    for maps in ([], [same], [same[:1]], [same, nearly]):
+        assert kernel.joined_early(maps) is None
+    alone, beside = kernel.joined_early([other]), kernel.joined_early([same, other])
+    assert alone is not None
+    assert (alone == beside).all()
 
 
 @pytest.mark.parametrize("kept", [0, 4000])

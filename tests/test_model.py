@@ -212,6 +212,7 @@ def test_backbones_that_do_more_than_average_have_no_map(name: str) -> None:
         ),  # table 2 of its paper, of each size the narrowest; at 14 x 14 there is 96 too, at 7 x 7 320
         ("resnet18", [64, 128, 256]),  # table 1 of its paper, where there are 512 too, which is too wide
         ("vit_b_32", []),
+        ("swin_t", [96]),  # after its first block channels come last
         ("convnext_tiny", [96, 192]),  # its paper: 96, 192, 384, 768
     ],
 )
@@ -237,6 +238,29 @@ def test_quarters_of_early_maps_are_those_of_what_torchvision_s_own_blocks_hand_
         assert early.shape == (2, 4 * (24 + 32 + 64 + 160))
         assert torch.allclose(early, torch.cat(expected, 1), rtol=1e-3, atol=1e-4)
         assert torch.allclose(features, model.extractor(x), rtol=1e-3, atol=1e-4)
+
+
+def test_a_map_with_the_channels_last_is_none_even_where_it_is_as_wide_as_it_is_high() -> None:
+    """swin_t at 384 pixels has 96 x 96 places of 96 channels, which come last; the negative control is a network whose channels come first."""
+    assert 96 not in [place.width for place in early_maps(build("swin_t", 2, seed=0), 384)]
+    assert 24 in [place.width for place in early_maps(build("mobilenet_v2", 2, seed=0), 96)], "24 x 24 places of 24 channels"
+
+
+@pytest.mark.parametrize("side", [150, 224, 230])
+def test_sides_that_no_four_divides_have_the_same_early_maps(side: int) -> None:
+    assert [place.width for place in early_maps(build("mobilenet_v2", 2, seed=0), side)] == [24, 32, 64, 160]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "vgg11_bn", "mobilenet_v3_small"])
+def test_early_maps_are_the_same_before_and_after_folding(name: str) -> None:
+    """ShuffleNet's narrowest maps are read by a ReLU, which is computed inside the convolution before it where the machine can."""
+    model = build(name, 2, seed=0)
+    calibrate_batchnorm(model, [torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))])
+    model.eval()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain, folded = (with_early(network.extractor, early_maps(model, 64), x)[1] for network in (model, for_inference(model)))
+    assert torch.allclose(plain, folded, rtol=1e-3, atol=1e-4)
 
 
 def test_looking_for_early_maps_leaves_a_model_as_it_was() -> None:

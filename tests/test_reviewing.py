@@ -130,7 +130,7 @@ def test_a_value_that_the_model_shares_is_not_spoken_against() -> None:
 
 
 def test_a_near_duplicate_and_the_other_labels_are_named_as_the_reason() -> None:
-    twin = "A near-duplicate carries the other value: one of the two is wrong."
+    twin = "A near-duplicate carries the other value: unless they really differ, one of the two is wrong."
     assert of_sea((0, 0.85, 0.52, "twin")) == [twin, "The picture's other labels move the probability down, from 0.85 to 0.52."]
     assert of_sea((0, 0.52, 0.85, "twin"))[1] == "The picture's other labels move the probability up, from 0.52 to 0.85."
     assert of_sea((0, 0.52, 0.6, "twin")) == [twin]

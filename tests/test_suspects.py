@@ -147,6 +147,17 @@ def test_near_duplicates_may_differ_where_the_label_is_hardly_learned_and_copies
     assert least <= found[401, 0] <= most
 
 
+@pytest.mark.parametrize("carriers", [1, 2, 4])
+def test_a_plain_but_rare_label_forgotten_on_a_near_duplicate_is_still_suspect(carriers: int) -> None:
+    """So few pictures carry it that no fold learned it: every score is low. That says nothing of whether near-duplicates may differ."""
+    targets = np.zeros((400, 1), np.int8)
+    targets[:carriers] = 1
+    scores = np.full((400, 1), 0.05) + 0.1 * targets
+    found = doubts(targets, scores, groups=np.r_[np.arange(399), 0]).values  # the last is the first again, without the label
+    assert found[399, 0] > 0.4
+    assert order(found)[0] == 399
+
+
 def test_doubts_are_finite_and_between_0_and_1_whatever_the_scores() -> None:
     rng = np.random.default_rng(0)
     for n, n_labels in itertools.product((0, 1, 2, 30), (1, 3)):
