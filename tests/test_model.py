@@ -206,10 +206,8 @@ def test_backbones_that_do_more_than_average_have_no_map(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "widths"),
     [
-        (
-            "mobilenet_v2",
-            [24, 32, 64, 160],
-        ),  # table 2 of its paper, of each size the narrowest; at 14 x 14 there is 96 too, at 7 x 7 320
+        # Table 2 of its paper, of each size the narrowest: at 14 x 14 there is 96 too, at 7 x 7 320.
+        ("mobilenet_v2", [24, 32, 64, 160]),
         ("resnet18", [64, 128, 256]),  # table 1 of its paper, where there are 512 too, which is too wide
         ("vit_b_32", []),
         ("swin_t", [96]),  # after its first block channels come last
