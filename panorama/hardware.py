@@ -17,9 +17,10 @@ from panorama.files import write_atomically
 from panorama.folding import Folded, for_inference
 from panorama.model import Classifier, prepare_phase
 
-_CLEARLY_FASTER = 1.15
-_VERSION = 2  # part of what a measurement is kept under: raise it when steps or passes change their speed
+_CLEARLY_FASTER, _HOPELESS = 1.15, 0.25
+_VERSION = 3  # part of what a measurement is kept under: raise it when steps or passes change their speed
 _TRIED_ON, _ROUNDS = 16, 3  # pictures, of which the fastest counts
+_GLANCES = 2  # rounds with a single picture
 # glibc's mallopt
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _is_cpu_only = False
@@ -101,7 +102,7 @@ def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precision
 
 
 def _measured(what: str, where: torch.device, cache: Path, trial: Callable[[], "_Trial"]) -> torch.dtype:
-    key = f"{_VERSION} | {torch.__version__} | {describe(where)} | {platform.processor()} | {what}"
+    key = f"{_VERSION} | {torch.__version__} | {describe(where)} | {_processor()} | {what}"
     file = cache / "precision.json"
     try:
         known = dict(json.loads(file.read_text()))
@@ -113,6 +114,12 @@ def _measured(what: str, where: torch.device, cache: Path, trial: Callable[[], "
             cache.mkdir(parents=True, exist_ok=True)
             write_atomically(file, json.dumps(known, indent=1).encode())
     return _dtype(known[key])
+
+
+def _processor() -> str:
+    """The processor and what it can do: a workspace may move to another machine, and bfloat16 be ten times slower there."""
+    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch has had it for a few versions only
+    return f"{abilities.get('cpu_name', platform.processor())} {' '.join(sorted(name for name, has in abilities.items() if has is True))}"
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -148,11 +155,19 @@ class _Trial:
     pictures: int
 
     def speed_up(self) -> float:
-        """How many times as fast bfloat16 is as float32, the fastest of a few rounds each, taken in turn: other programs then disturb both."""
-        shape = (self.pictures, 3, self.image_size, self.image_size)
+        """How many times as fast bfloat16 is as float32.
+
+        One picture first: where the CPU has no instructions for bfloat16 a step is twenty times slower, and all rounds took a minute.
+        """
+        glance = self._compared(1, _GLANCES)
+        return glance if glance < _HOPELESS else self._compared(self.pictures, _ROUNDS)
+
+    def _compared(self, pictures: int, rounds: int) -> float:
+        """The fastest of a few rounds each, taken in turn: other programs then disturb both."""
+        shape = (pictures, 3, self.image_size, self.image_size)
         x = torch.zeros(shape, device=self.where).contiguous(memory_format=torch.channels_last)
         best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             for dtype in best:
                 best[dtype] = min(best[dtype], self._seconds(x, dtype))
         return best[torch.float32] / best[torch.bfloat16]
