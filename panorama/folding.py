@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from panorama import depthwise, fusing
+from panorama import activations, depthwise, fusing
 from panorama.model import Classifier, load_weights, replace
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -38,6 +38,7 @@ class Folded(nn.Module):
                 module.bias = nn.Parameter(torch.zeros(module.out_channels, device=module.weight.device))
             replace(skeleton, norm, nn.Identity())
         depthwise.adopt(skeleton)
+        activations.adopt(skeleton)
         self._skeleton = (skeleton,)  # in a tuple, so that its tensors are no parameters of this module
 
     def forward(self, x: Tensor) -> Tensor:

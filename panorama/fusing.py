@@ -13,13 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Tracer
 
+from panorama.activations import ReLU6InPlace
 from panorama.depthwise import StridedDepthwise
 from panorama.model import replace
 
 _OPERATOR = "_convolution_pointwise"  # of torch.ops.mkldnn
 _PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # and what rounding may differ by in them
 # name and numbers, as the operator wants them
-_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float | None]]] = {nn.ReLU: ("relu", []), nn.ReLU6: ("hardtanh", [0.0, 6.0])}
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float | None]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    ReLU6InPlace: ("hardtanh", [0.0, 6.0]),
+}
 
 # torch.fx puts its own in the place of every module's call, in all threads, while it traces: whoever traces holds this, and whoever computes
 # where others may trace.
@@ -35,10 +40,10 @@ class ConvolutionAndReLU(nn.Conv2d):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         # The operator has no backward pass, and an export (is_compiling) is written with public ones.
         is_learning = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        if x.device.type != "cpu" or dtype not in _PRECISIONS or is_learning or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or is_learning or torch.compiler.is_compiling() or not _gives_the_plain_answer(dtype):
             plain: Tensor = self.activation(super().forward(x))
             return plain
-        return _computed(self, x.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+        return _computed(self, x, dtype)
 
 
 def fuse(network: nn.Module) -> None:
@@ -47,7 +52,8 @@ def fuse(network: nn.Module) -> None:
     A network with a weight that is not a finite number stays as it is: the operator would turn what is not a number into 0, and a network
     that is destroyed would seem to answer.
     """
-    if not _gives_the_plain_answer() or not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+    is_there = any(_gives_the_plain_answer(dtype) for dtype in _PRECISIONS)
+    if not is_there or not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         return
     for name, activation in pairs(network, nn.Conv2d, lambda module: type(module) in _ACTIVATIONS).items():
         convolution = network.get_submodule(name)
@@ -96,7 +102,7 @@ def _is_plain(convolution: nn.Conv2d) -> bool:
 
 class _ByModules(Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in (StridedDepthwise, ConvolutionAndReLU) or super().is_leaf_module(m, module_qualified_name)
+        return type(m) in (StridedDepthwise, ConvolutionAndReLU, ReLU6InPlace) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _join(convolution: nn.Conv2d, activation: nn.Module) -> "ConvolutionAndReLU":
@@ -106,28 +112,33 @@ def _join(convolution: nn.Conv2d, activation: nn.Module) -> "ConvolutionAndReLU"
     return convolution
 
 
-def _computed(convolution: "ConvolutionAndReLU", x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _computed(convolution: "ConvolutionAndReLU", x: Tensor, dtype: torch.dtype) -> Tensor:
     name, numbers = _ACTIVATIONS[type(convolution.activation)]
+    given = [None if part is None else part.to(dtype) for part in (x, convolution.weight, convolution.bias)]
     found: Tensor = getattr(torch.ops.mkldnn, _OPERATOR)(
-        x, weight, bias, convolution.padding, convolution.stride, convolution.dilation, convolution.groups, name, numbers, ""
+        *given, convolution.padding, convolution.stride, convolution.dilation, convolution.groups, name, numbers, ""
     )
     return found
 
 
 @functools.cache
-def _gives_the_plain_answer() -> bool:
-    """Whether the operator is there and gives the plain answer for the kinds of convolution that networks have."""
+def _gives_the_plain_answer(dtype: torch.dtype) -> bool:
+    """Whether the operator is there and gives the plain answer for the kinds of convolution that networks have.
+
+    In bfloat16 it refuses to work on a CPU that has no instructions for it.
+    """
+    if dtype not in _PRECISIONS:
+        return False
+    error = _PRECISIONS[dtype]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 16, 9, 9, generator=generator).contiguous(memory_format=torch.channels_last) * 4
     kinds = [nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.Conv2d(16, 24, 1), nn.Conv2d(16, 8, 3, padding=1, bias=False)]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
             for convolution, activation in ((kind, kind_of) for kind in kinds for kind_of in (nn.ReLU(), nn.ReLU6())):
-                for dtype, error in _PRECISIONS.items():
-                    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
-                        expected = activation(nn.Conv2d.forward(convolution, x))
-                        if not torch.allclose(_join(convolution, activation)(x), expected, rtol=error, atol=error):
-                            return False
+                expected = activation(nn.Conv2d.forward(convolution, x))
+                if not torch.allclose(_computed(_join(convolution, activation), x, dtype), expected, rtol=error, atol=error):
+                    return False
     except (RuntimeError, AttributeError, NotImplementedError, TypeError):
         return False
     return True

@@ -118,7 +118,7 @@ def _measured(what: str, where: torch.device, cache: Path, trial: Callable[[], "
 
 def _processor() -> str:
     """The processor and what it can do: a workspace may move to another machine, and bfloat16 be ten times slower there."""
-    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch has had it for a few versions only
+    abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch has had it for a few versions only
     return f"{abilities.get('cpu_name', platform.processor())} {' '.join(sorted(name for name, has in abilities.items() if has is True))}"
 
 

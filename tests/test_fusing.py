@@ -27,12 +27,12 @@ def fused(network: nn.Module) -> int:
 
 def unfused(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> Classifier:
     with monkeypatch.context() as patch:
-        patch.setattr(fusing, "_gives_the_plain_answer", lambda: False)
+        patch.setattr(fusing, "_gives_the_plain_answer", lambda _: False)
         return for_inference(model)
 
 
 def needs_the_operator() -> None:
-    if not fusing._gives_the_plain_answer():
+    if not fusing._gives_the_plain_answer(torch.float32):
         pytest.skip("PyTorch's operator is not there on this machine, or does not give the plain answer")
 
 
@@ -81,6 +81,32 @@ def test_an_operator_that_gives_other_numbers_is_not_used(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(fusing, "_computed", nearly)
     assert not fused(for_inference(lived_in("mobilenet_v2").eval()))
+
+
+def test_a_cpu_without_bfloat16_still_fuses_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the operator refuses bfloat16, which is then computed the plain way."""
+    needs_the_operator()
+    fusing._gives_the_plain_answer.cache_clear()
+    computed, asked = fusing._computed, []
+
+    def refusing(convolution: ConvolutionAndReLU, x: Tensor, dtype: torch.dtype) -> Tensor:
+        if dtype is torch.bfloat16:
+            raise RuntimeError("bf16 path needs the cpu support avx_ne_convert or avx512bw")
+        asked.append(dtype)
+        found: Tensor = computed(convolution, x, dtype)
+        return found
+
+    monkeypatch.setattr(fusing, "_computed", refusing)
+    model = lived_in("mobilenet_v2").eval().to(memory_format=torch.channels_last)
+    network = for_inference(model)
+    asked.clear()
+    x = pictures().contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = model(x)
+        assert network(x) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+        assert len(asked) == 35
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(network(x).float(), expected, rtol=0, atol=0.05 * float(expected.abs().max()))
 
 
 def test_what_is_read_twice_is_not_fused() -> None:
