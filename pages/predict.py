@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from panorama import runs, ui
+from panorama.csvscan import counted
 from panorama.errors import PanoramaError
 from panorama.ui import predicting
 
@@ -18,13 +19,19 @@ left, right = st.columns([3, 2])
 with right:
     whole_folder = st.toggle("Pick a whole folder", key="whole-folder")
     pasted = ui.paste_zone("paste")
+chooser = f"pictures-{whole_folder}"
+just_entered = chooser not in st.session_state
 uploads = left.file_uploader(
     "A folder of pictures" if whole_folder else "Pictures", accept_multiple_files="directory" if whole_folder else True,
-    key=f"pictures-{whole_folder}", help="JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF.", max_upload_size=ui.SMALL_UPLOAD,
+    key=chooser, help="JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF.", max_upload_size=ui.SMALL_UPLOAD,
 )  # fmt: skip
-sources: list[tuple[str, bytes]] = [(upload.name, upload.getvalue()) for upload in uploads]
+given: list[tuple[str, bytes]] = [(upload.name, upload.getvalue()) for upload in uploads]
 if pasted is not None:
-    sources.append(pasted)
+    given.append(pasted)
+sources, are_of_before = predicting.sources(given, just_entered)
+if are_of_before:
+    what = f"Put away the {counted(len(sources), 'picture')} from before"
+    left.button(what, icon=":material/close:", type="tertiary", on_click=predicting.put_away)
 if not sources:
     st.info("Drop pictures above, or copy a picture and paste it. They stay on this machine and are not stored.")
     ui.page_link("review", "Back to the way: review the labels that are probably wrong →")

@@ -81,6 +81,19 @@ def test_from_the_demo_to_a_corrected_csv(chromium: str, home: Path) -> None:
         assert header == "image,desert,mountains,sea,sunset,trees"
         assert row.startswith(f"{picture.name},")
         no_traceback(page)
+        # It is still there when somebody comes back, until it is put away or taken out.
+        sidebar, answer = page.get_by_test_id("stSidebarNav"), page.get_by_role("button", name="Download predictions.csv")
+        sidebar.get_by_role("link", name="Sanity check").click()
+        wrong.first.wait_for(timeout=30_000)
+        sidebar.get_by_role("link", name="Predict").click()
+        expect(answer).to_be_visible(timeout=30_000)
+        page.get_by_role("button", name="Put away the 1 picture from before").click()
+        expect(page.get_by_text("Drop pictures above")).to_be_visible(timeout=30_000)
+        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(str(picture))
+        expect(answer).to_be_visible(timeout=60_000)
+        page.get_by_test_id("stFileUploader").get_by_role("button", name="Remove").click()
+        expect(page.get_by_text("Drop pictures above")).to_be_visible(timeout=30_000)
+        no_traceback(page)
 
         # Review: three decisions, one undone; what comes home differs in exactly the two cells.
         page.goto(f"{address}/review")

@@ -27,6 +27,8 @@ Look = tuple["npt.NDArray[np.float32] | None", "Strip | None"]  # where labels a
 _OVERLAY_SIDE = 112
 _KEPT_LOOKS = 200
 _FEW_LABELS = 8  # that are all shown
+_LEFT_HERE, _ARE_OF_BEFORE = "predict-left-here", "predict-are-of-before"  # in the session
+_KEPT_BYTES = 200 * 2**20
 
 
 @st.cache_resource(show_spinner="Loading the model", max_entries=3)
@@ -62,6 +64,29 @@ def scaling_of(which: Run) -> metrics.Scaling | None:
     if not which.has("predictions.csv"):
         return None
     return _scaling(str(which.folder), (which.folder / "model.safetensors").stat().st_mtime_ns)
+
+
+def sources(given: list[tuple[str, bytes]], just_entered: bool) -> tuple[list[tuple[str, bytes]], bool]:
+    """The pictures (name, bytes) to answer, and whether they were left here: the uploader forgets its own when somebody leaves the page.
+
+    Those of more than 200 MB together are not kept, and none once somebody took the last one out of the uploader.
+    """
+    state = st.session_state
+    if given:
+        state[_LEFT_HERE] = given if sum(len(data) for _, data in given) <= _KEPT_BYTES else []
+        state[_ARE_OF_BEFORE] = False
+        return given, False
+    if just_entered:
+        state[_ARE_OF_BEFORE] = True
+    elif not state.get(_ARE_OF_BEFORE):
+        put_away()
+    found: list[tuple[str, bytes]] = state.get(_LEFT_HERE, [])
+    return found, bool(found)
+
+
+def put_away() -> None:
+    """Forgets the pictures that were left here."""
+    st.session_state[_LEFT_HERE] = []
 
 
 def answers(model: "Predictor", run: str, sources: Sequence[tuple[str, bytes]]) -> "list[Prediction]":
