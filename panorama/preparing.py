@@ -1,5 +1,6 @@
 """What a worker does before it trains: weights, the split as it stays, and what cannot work said before the long work."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from panorama import hardware, preprocessing
 from panorama.config import TrainConfig
+from panorama.csvscan import counted
 from panorama.datasets import DataSet, validation_part
 from panorama.errors import PanoramaError
 from panorama.events import RunStarted
@@ -77,6 +79,22 @@ def refuse_labels_that_never_vary(data: DataSet, train_at: npt.NDArray[np.int64]
             "No label is there in some training pictures and not in others, so there is nothing to learn. "
             "Add pictures, or check that the CSV's label columns were read as meant."
         )
+
+
+def refuse_features_that_are_no_numbers(features: npt.NDArray[np.float32], images: Sequence[str]) -> None:
+    """Raises PanoramaError for rows (n_images, width) with a value that is not finite: no training and no judgement follows from those."""
+    broken = np.flatnonzero(~np.isfinite(features).all(1))
+    if not len(broken):
+        return
+    if len(broken) == len(images):
+        raise PanoramaError(
+            "The pretrained network answers no picture with finite numbers: its weights are damaged, or of another network. "
+            "Use other weights: --weights imagenet, starter, none or another file."
+        )
+    others = f" and {counted(len(broken) - 1, 'other picture')}" if len(broken) > 1 else ""
+    raise PanoramaError(
+        f"{images[broken[0]]}{others}: the network's features are not finite numbers. Use --precision float32, or other weights (--weights)."
+    )
 
 
 @torch.no_grad()

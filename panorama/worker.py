@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,7 +45,15 @@ from panorama.files import forget_unfinished, write_atomically
 from panorama.hardware import Precisions
 from panorama.model import Classifier, FeatureMap, build, class_activation, early_maps, feature_map
 from panorama.outcome import measured, write_neighbours, write_probabilities, write_suspects
-from panorama.preparing import calibrate, choose_precisions, final_splits, load_weights, refuse_labels_that_never_vary, try_out
+from panorama.preparing import (
+    calibrate,
+    choose_precisions,
+    final_splits,
+    load_weights,
+    refuse_features_that_are_no_numbers,
+    refuse_labels_that_never_vary,
+    try_out,
+)
 from panorama.processes import Team, join, leave
 from panorama.reviewfiles import indexed
 from panorama.runlog import OnEvent, RunLog, StopAskedError
@@ -200,7 +209,7 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
         calibrate(model, pixels, train_at, config, where)
     fresh = copy.deepcopy(model)  # before any label is learned: what folds start from
     computing = _Computing(config, precisions, contents, cache, team, log)
-    features, early = computing.features(model, pixels)
+    features, early = computing.features(model, pixels, data.images)
 
     card = checkpoint.ModelCard(config.backbone, data.labels, config.image_size, config.threshold, weights)
     state = _resume(job, model, log, card, team)
@@ -241,7 +250,9 @@ class _Computing:
     team: Team
     log: RunLog
 
-    def features(self, model: Classifier, pixels: Pixels) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    def features(
+        self, model: Classifier, pixels: Pixels, images: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Features of every image as a whole: for adaptation, for the predictions before training, and for the folds.
 
         And what early layers see of it, for the heads of folds, where there are any (`kernel.joined_early`).
@@ -253,6 +264,7 @@ class _Computing:
         with self.log.stage(FEATURES, len(pixels)) as advanced:
             key = ["whole and early", *(place.module for place in maps), *self._key(model)]
             rows = cached(run, self.contents, int(ends[-1]), key, self.cache, advanced, self.team)
+        refuse_features_that_are_no_numbers(rows, images)
         features, *early = np.split(rows, ends[:-1], axis=1)
         return features.copy(), kernel.joined_early(early)  # a copy: the rows of both need not stay
 
@@ -264,6 +276,7 @@ class _Computing:
         with self.log.stage(CORNERS, len(large)) as advanced:
             key = ["corners, one pass", preprocessing.TILE_SHARE, *self._key(fresh)]
             corners = cached(run, self.contents, 2 * fresh.head.in_features, key, self.cache, advanced, self.team)
+        refuse_features_that_are_no_numbers(corners, data.images)
         return kernel.joined(whole, *np.split(corners, 2, axis=1))
 
     def _key(self, model: Classifier) -> list[object]:

@@ -19,9 +19,11 @@ from conftest import COLOURS, QUICK, ROOT
 from panorama import checkpoint, features, hardware, runs, worker
 from panorama.config import TrainConfig
 from panorama.datasets import load
+from panorama.errors import PanoramaError
 from panorama.events import EpochEnded, RunEnded
 from panorama.finding import find_source
 from panorama.model import build
+from panorama.preparing import refuse_features_that_are_no_numbers
 from panorama.runs import BusyError, Run
 from panorama.worker import run as work
 
@@ -97,6 +99,28 @@ def test_neighbours_of_suspects_are_other_images_nearest_first_and_copies_are_ma
     assert all(len(values) == 5 and values == sorted(values, reverse=True) for values in of.values())
     copies = {(row["image"], row["neighbour"]) for row in table if row["near_duplicate"] == "1"}
     assert ("train_000.jpg", "train_001.jpg") in copies
+
+
+def test_features_that_are_no_numbers_end_the_run_with_the_picture_or_the_weights(
+    seed_folder: Callable[..., Path], home: Path, tmp_path: Path
+) -> None:
+    state = build("mobilenet_v2", 3, seed=0).extractor.state_dict()
+    state["features.18.0.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "damaged.pth")
+    run = new_run(seed_folder(), home, weights=str(tmp_path / "damaged.pth"))
+    assert work(run.folder) == "failed"
+    ended = run.events()[-1]
+    assert isinstance(ended, RunEnded)
+    assert "answers no picture with finite numbers: its weights are damaged" in ended.message
+
+    features = np.ones((4, 3), np.float32)
+    refuse_features_that_are_no_numbers(features, ["a", "b", "c", "d"])
+    features[1, 2] = np.inf
+    with pytest.raises(PanoramaError, match=r"^b: the network's features"):
+        refuse_features_that_are_no_numbers(features, ["a", "b", "c", "d"])
+    features[3, 0] = np.nan
+    with pytest.raises(PanoramaError, match=r"^b and 1 other picture: "):
+        refuse_features_that_are_no_numbers(features, ["a", "b", "c", "d"])
 
 
 @pytest.mark.slow
