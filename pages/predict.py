@@ -20,7 +20,8 @@ with right:
     whole_folder = st.toggle("Pick a whole folder", key="whole-folder")
     pasted = ui.paste_zone("paste")
 chooser = f"pictures-{whole_folder}"
-just_entered = chooser not in st.session_state
+if chooser not in st.session_state:
+    predicting.enter()
 uploads = left.file_uploader(
     "A folder of pictures" if whole_folder else "Pictures", accept_multiple_files="directory" if whole_folder else True,
     key=chooser, help="JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF.", max_upload_size=ui.SMALL_UPLOAD,
@@ -28,10 +29,14 @@ uploads = left.file_uploader(
 given: list[tuple[str, bytes]] = [(upload.name, upload.getvalue()) for upload in uploads]
 if pasted is not None:
     given.append(pasted)
-sources, are_of_before = predicting.sources(given, just_entered)
+sources, are_of_before = predicting.sources(given)
 if are_of_before:
     what = f"Put away the {counted(len(sources), 'picture')} from before"
-    left.button(what, icon=":material/close:", type="tertiary", on_click=predicting.put_away)
+    left.button(
+        what, icon=":material/close:", type="tertiary", on_click=predicting.put_away, help="New pictures take their place."
+    )
+elif predicting.are_too_many(sources):
+    left.caption("More than 200 MB of pictures: they are gone when you leave this page.")
 if not sources:
     st.info("Drop pictures above, or copy a picture and paste it. They stay on this machine and are not stored.")
     ui.page_link("review", "Back to the way: review the labels that are probably wrong →")

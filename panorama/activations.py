@@ -1,7 +1,7 @@
 """ReLU6 in training, computed in place without the copy that PyTorch makes.
 
 `hardtanh_` keeps a copy of what it overwrites for its backward pass, which asks only where the result lies between 0 and 6; the result itself says that as
-well. Without the copy a training step of MobileNetV2 takes 3 to 8 % less time, and the process a fifth less memory (docs/speed.md).
+well. Without the copy a training step of MobileNetV2 takes 2 to 8 % less time, and the process a fifth less memory (docs/speed.md).
 """
 
 from typing import Any

@@ -52,8 +52,8 @@ def fuse(network: nn.Module) -> None:
     A network with a weight that is not a finite number stays as it is: the operator would turn what is not a number into 0, and a network
     that is destroyed would seem to answer.
     """
-    is_there = any(_gives_the_plain_answer(dtype) for dtype in _PRECISIONS)
-    if not is_there or not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+    answered = [dtype for dtype in _PRECISIONS if _gives_the_plain_answer(dtype)]  # all asked here, not in the middle of a pass
+    if not answered or not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         return
     for name, activation in pairs(network, nn.Conv2d, lambda module: type(module) in _ACTIVATIONS).items():
         convolution = network.get_submodule(name)
@@ -130,11 +130,16 @@ def _gives_the_plain_answer(dtype: torch.dtype) -> bool:
     if dtype not in _PRECISIONS:
         return False
     error = _PRECISIONS[dtype]
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 16, 9, 9, generator=generator).contiguous(memory_format=torch.channels_last) * 4
-    kinds = [nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.Conv2d(16, 24, 1), nn.Conv2d(16, 8, 3, padding=1, bias=False)]
     try:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+        with (
+            TRACING,
+            torch.random.fork_rng(devices=[]),
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16),
+        ):
+            torch.manual_seed(0)
+            x = torch.randn(2, 16, 9, 9).contiguous(memory_format=torch.channels_last) * 4
+            kinds = [nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.Conv2d(16, 24, 1), nn.Conv2d(16, 8, 3, padding=1, bias=False)]
             for convolution, activation in ((kind, kind_of) for kind in kinds for kind_of in (nn.ReLU(), nn.ReLU6())):
                 expected = activation(nn.Conv2d.forward(convolution, x))
                 if not torch.allclose(_computed(_join(convolution, activation), x, dtype), expected, rtol=error, atol=error):

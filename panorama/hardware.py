@@ -118,7 +118,9 @@ def _measured(what: str, where: torch.device, cache: Path, trial: Callable[[], "
 
 def _processor() -> str:
     """The processor and what it can do: a workspace may move to another machine, and bfloat16 be ten times slower there."""
-    abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch has had it for a few versions only
+    abilities: dict[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in every PyTorch; without it a move goes unnoticed
     return f"{abilities.get('cpu_name', platform.processor())} {' '.join(sorted(name for name, has in abilities.items() if has is True))}"
 
 
@@ -157,7 +159,7 @@ class _Trial:
     def speed_up(self) -> float:
         """How many times as fast bfloat16 is as float32.
 
-        One picture first: where the CPU has no instructions for bfloat16 a step is twenty times slower, and all rounds took a minute.
+        One picture first: where the CPU has no instructions for bfloat16 a step is up to twenty times slower, and all rounds took a minute.
         """
         glance = self._compared(1, _GLANCES)
         return glance if glance < _HOPELESS else self._compared(self.pictures, _ROUNDS)

@@ -208,6 +208,10 @@ def _load_extractor(model: Classifier, backbone: str, state: dict[str, Tensor], 
             else f"{missing[0]} is missing" if missing else f"{unknown[0]} is not part of it"
         )  # fmt: skip
         raise PanoramaError(f"{source}: these are not weights of {backbone}: {what}. Choose the backbone they were made for.")
+    if broken := [key for key in expected if not bool(given[key].isfinite().all())]:
+        raise PanoramaError(
+            f"{source}: {broken[0]} holds a value that is not a finite number. The file is damaged, or its training failed; use another."
+        )
     load_weights(model.extractor, given)
 
 

@@ -86,14 +86,9 @@ def refuse_features_that_are_no_numbers(features: npt.NDArray[np.float32], image
     broken = np.flatnonzero(~np.isfinite(features).all(1))
     if not len(broken):
         return
-    if len(broken) == len(images):
-        raise PanoramaError(
-            "The pretrained network answers no picture with finite numbers: its weights are damaged, or of another network. "
-            "Use other weights: --weights imagenet, starter, none or another file."
-        )
     others = f" and {counted(len(broken) - 1, 'other picture')}" if len(broken) > 1 else ""
     raise PanoramaError(
-        f"{images[broken[0]]}{others}: the network's features are not finite numbers. Use --precision float32, or other weights (--weights)."
+        f"{images[broken[0]]}{others}: the network's features are not finite numbers. Use other weights (--weights), or --precision float32 where bfloat16 was used."
     )
 
 

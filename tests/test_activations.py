@@ -21,7 +21,9 @@ def adopted(module: nn.Module) -> nn.Module:
 def test_answers_and_gradients_are_those_of_relu6(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(2, 5, 4, 4, generator=generator) * 6
-    drawn.view(-1)[:4] = torch.tensor([0.0, 6.0, -0.0, 6.5])  # where the gradient jumps
+    drawn.view(-1)[:7] = torch.tensor(
+        [0.0, 6.0, -0.0, 6.5, float("nan"), float("inf"), -float("inf")]
+    )  # where the gradient jumps, and no numbers
     weights = torch.randn(drawn.shape, generator=generator).to(dtype)
     found = []
     for module in (nn.ReLU6(), adopted(nn.Sequential(nn.ReLU6(inplace=True)))):
@@ -29,8 +31,8 @@ def test_answers_and_gradients_are_those_of_relu6(dtype: torch.dtype) -> None:
         y = module(x * 1)
         (y * weights).sum().backward()
         found.append((y.detach(), x.grad))
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1])  # type: ignore[arg-type]
+    assert found[0][0].isnan().sum() == 1
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0, equal_nan=True)
 
 
 def test_only_what_works_in_place_already_is_adopted() -> None:

@@ -1,5 +1,6 @@
 """Backbones through one code path, what trains in which phase, and weights that are refused in words."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,20 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path
     with pytest.raises(PanoramaError, match="state dict"):
         load_pretrained(build("mobilenet_v2", 2, seed=0), "mobilenet_v2", str(tmp_path / "evil.pth"))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value"), [("features.18.0.weight", float("nan")), ("features.0.1.running_var", float("inf"))]
+)
+def test_weights_with_a_value_that_is_no_number_are_refused(tmp_path: Path, tensor: str, value: float) -> None:
+    state = torchvision.models.mobilenet_v2(weights=None).state_dict()
+    torch.save(state, tmp_path / "sound.pth")
+    state[tensor].view(-1)[0] = value
+    torch.save(state, tmp_path / "broken.pth")
+    model = build("mobilenet_v2", 2, seed=0)
+    assert load_pretrained(model, "mobilenet_v2", str(tmp_path / "sound.pth"))
+    with pytest.raises(PanoramaError, match=re.escape(tensor)):
+        load_pretrained(model, "mobilenet_v2", str(tmp_path / "broken.pth"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04"])

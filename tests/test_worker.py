@@ -101,17 +101,28 @@ def test_neighbours_of_suspects_are_other_images_nearest_first_and_copies_are_ma
     assert ("train_000.jpg", "train_001.jpg") in copies
 
 
-def test_features_that_are_no_numbers_end_the_run_with_the_picture_or_the_weights(
-    seed_folder: Callable[..., Path], home: Path, tmp_path: Path
+def test_features_that_are_no_numbers_end_the_run_and_name_the_picture(
+    seed_folder: Callable[..., Path], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = build("mobilenet_v2", 3, seed=0).extractor.state_dict()
-    state["features.18.0.weight"][0, 0] = float("nan")
-    torch.save(state, tmp_path / "damaged.pth")
-    run = new_run(seed_folder(), home, weights=str(tmp_path / "damaged.pth"))
+    extract = worker.whole_pass
+
+    def broken(*given: Any, **more: Any) -> Any:
+        run = extract(*given, **more)
+
+        def passed(indices: Any) -> Any:
+            for rows in run(indices):
+                rows[1, 0] = np.nan
+                yield rows
+
+        return passed
+
+    monkeypatch.setattr(worker, "whole_pass", broken)
+    run = new_run(seed_folder(), home, weights="none", fold_models="heads")
     assert work(run.folder) == "failed"
     ended = run.events()[-1]
     assert isinstance(ended, RunEnded)
-    assert "answers no picture with finite numbers: its weights are damaged" in ended.message
+    assert "train_001.jpg" in ended.message
+    assert "features are not finite numbers" in ended.message
 
     features = np.ones((4, 3), np.float32)
     refuse_features_that_are_no_numbers(features, ["a", "b", "c", "d"])

@@ -66,22 +66,29 @@ def scaling_of(which: Run) -> metrics.Scaling | None:
     return _scaling(str(which.folder), (which.folder / "model.safetensors").stat().st_mtime_ns)
 
 
-def sources(given: list[tuple[str, bytes]], just_entered: bool) -> tuple[list[tuple[str, bytes]], bool]:
+def enter() -> None:
+    """Somebody came to the page: what was left here is there again."""
+    st.session_state[_ARE_OF_BEFORE] = True
+
+
+def sources(given: list[tuple[str, bytes]]) -> tuple[list[tuple[str, bytes]], bool]:
     """The pictures (name, bytes) to answer, and whether they were left here: the uploader forgets its own when somebody leaves the page.
 
-    Those of more than 200 MB together are not kept, and none once somebody took the last one out of the uploader.
+    Those that `are_too_many` are not kept, and none once somebody took the last one out of the uploader.
     """
     state = st.session_state
     if given:
-        state[_LEFT_HERE] = given if sum(len(data) for _, data in given) <= _KEPT_BYTES else []
+        state[_LEFT_HERE] = [] if are_too_many(given) else given
         state[_ARE_OF_BEFORE] = False
-        return given, False
-    if just_entered:
-        state[_ARE_OF_BEFORE] = True
     elif not state.get(_ARE_OF_BEFORE):
         put_away()
-    found: list[tuple[str, bytes]] = state.get(_LEFT_HERE, [])
-    return found, bool(found)
+    found: list[tuple[str, bytes]] = given or state.get(_LEFT_HERE, [])
+    return found, bool(found and not given)
+
+
+def are_too_many(pictures: Sequence[tuple[str, bytes]]) -> bool:
+    """Whether they take more memory than the server keeps for somebody who is elsewhere."""
+    return sum(len(data) for _, data in pictures) > _KEPT_BYTES
 
 
 def put_away() -> None:
