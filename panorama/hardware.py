@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import functools
 import json
 import platform
 import time
@@ -95,13 +96,16 @@ def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precision
         wanted = _dtype(config.precision)
         return Precisions(wanted, wanted)
     where, name = model.head.weight.device, f"{config.backbone} | {config.image_size}"
+    is_hopeless = functools.cache(lambda: _is_hopeless(_forward_pass(model, config)))
     return Precisions(
-        _measured(f"training | {config.unfreeze} | {name}", where, cache, lambda: _training_step(model, config)),
-        _measured(f"features | {name}", where, cache, lambda: _forward_pass(model, config)),
+        _measured(f"training | {config.unfreeze} | {name}", where, cache, is_hopeless, lambda: _training_step(model, config)),
+        _measured(f"features | {name}", where, cache, is_hopeless, lambda: _forward_pass(model, config)),
     )
 
 
-def _measured(what: str, where: torch.device, cache: Path, trial: Callable[[], "_Trial"]) -> torch.dtype:
+def _measured(
+    what: str, where: torch.device, cache: Path, is_hopeless: Callable[[], bool], trial: Callable[[], "_Trial"]
+) -> torch.dtype:
     key = f"{_VERSION} | {torch.__version__} | {describe(where)} | {_processor()} | {what}"
     file = cache / "precision.json"
     try:
@@ -109,7 +113,7 @@ def _measured(what: str, where: torch.device, cache: Path, trial: Callable[[], "
     except (OSError, ValueError, TypeError):
         known = {}
     if key not in known:
-        known[key] = _faster(trial())
+        known[key] = "float32" if is_hopeless() else _faster(trial())
         with suppress(OSError):
             cache.mkdir(parents=True, exist_ok=True)
             write_atomically(file, json.dumps(known, indent=1).encode())
@@ -156,16 +160,8 @@ class _Trial:
     image_size: int
     pictures: int
 
-    def speed_up(self) -> float:
-        """How many times as fast bfloat16 is as float32.
-
-        One picture first: where the CPU has no instructions for bfloat16 a step is up to twenty times slower, and all rounds took a minute.
-        """
-        glance = self._compared(1, _GLANCES)
-        return glance if glance < _HOPELESS else self._compared(self.pictures, _ROUNDS)
-
-    def _compared(self, pictures: int, rounds: int) -> float:
-        """The fastest of a few rounds each, taken in turn: other programs then disturb both."""
+    def speed_up(self, pictures: int, rounds: int) -> float:
+        """How many times as fast bfloat16 is as float32, the fastest of a few rounds each, taken in turn: other programs then disturb both."""
         shape = (pictures, 3, self.image_size, self.image_size)
         x = torch.zeros(shape, device=self.where).contiguous(memory_format=torch.channels_last)
         best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
@@ -183,5 +179,13 @@ class _Trial:
         return time.perf_counter() - start
 
 
+def _is_hopeless(forward: _Trial) -> bool:
+    """Whether a single picture already says that bfloat16 is not for this CPU.
+
+    Without instructions for it a step is up to twenty times slower, and all rounds would take a minute.
+    """
+    return forward.speed_up(1, _GLANCES) < _HOPELESS
+
+
 def _faster(trial: _Trial) -> Precision:
-    return "bfloat16" if trial.speed_up() > _CLEARLY_FASTER else "float32"
+    return "bfloat16" if trial.speed_up(trial.pictures, _ROUNDS) > _CLEARLY_FASTER else "float32"
