@@ -197,7 +197,7 @@ def loaders(run_folder: Path) -> dict[str, tuple[str, Load]]:
         "features of the cache": ("cache/features/k.rows", rows), "older features of the cache": ("cache/features/k.npy", rows), "pixels of the cache": ("cache/pixels/k.pixels", pixels),
         "measured pictures of the cache": ("cache/pictures.sqlite", lambda path: load(find_source(path.parents[1] / "set"), path.parents[1])),
         "reviews.sqlite": ("reviews.sqlite", lambda path: ReviewStore(path)), "dataset.json": ("dataset.json", lambda path: workspace.current(path.parent)),
-        "what this machine is like": ("cache/precision.json", lambda path: hardware._measured("x", torch.device("cpu"), path.parent, _no_trial)),
+        "what this machine is like": ("cache/precision.json", lambda path: hardware._measured("x", torch.device("cpu"), path.parent, _no_trial, _no_trial)),
         "demo.json": ("demo/demo.json", lambda path: demo._holds(path.parent, demo._Settings(1, 1, 0, 0.0))),
         "worker.json": ("worker.json", lambda path: runs.running(path.parent)),
         "a CSV": ("set/train_label.csv", lambda path: parse_csv(path.read_bytes(), path.name)), "decisions.csv": ("mine/decisions.csv", lambda path: read_decisions(path.read_bytes(), path.name)),
