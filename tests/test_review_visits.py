@@ -97,6 +97,13 @@ def under(page: Page, selector: str) -> float:
     return box["y"] + box["height"]
 
 
+def drawn_again(page: Page) -> None:
+    """What the arrival of pictures does to the grid."""
+    page.evaluate(
+        "[...document.querySelectorAll('*')].flatMap((e) => [...(e.shadowRoot?.querySelectorAll('*') ?? [])]).find((e) => e.view).view.draw()"
+    )
+
+
 @pytest.mark.parametrize("width", [1440, 800])
 def test_keys_are_for_the_grid_as_soon_as_it_is_chosen_and_its_next_pictures_begin_where_they_can_be_seen(
     opened: Browser, finished: Run, home: Path, width: int
@@ -111,6 +118,17 @@ def test_keys_are_for_the_grid_as_soon_as_it_is_chosen_and_its_next_pictures_beg
         page.keyboard.press("Space")
         expect(page.locator(".tile").nth(1)).to_have_attribute("aria-pressed", "true")
         assert page.locator(".tile[aria-pressed=true]").count() == 1
+        # Pictures arrive, and the grid is drawn again, while a key or a button of the mouse is down: the press still counts.
+        page.keyboard.press("ArrowRight")
+        page.keyboard.down("Space")
+        drawn_again(page)
+        page.keyboard.up("Space")
+        page.locator(".tile").nth(3).hover()
+        page.mouse.down()
+        drawn_again(page)
+        page.mouse.up()
+        for place, pressed in enumerate(["false", "true", "true", "true", "false"]):
+            expect(page.locator(".tile").nth(place)).to_have_attribute("aria-pressed", pressed)
         expect(page.locator(".tile")).to_have_count(24, timeout=20_000)
         page.wait_for_timeout(800)  # the next 24 are there too
 

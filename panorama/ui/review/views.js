@@ -286,6 +286,7 @@ class GridView extends View {
     super(...all);
     this.chosen = new Set();
     this.at = 0;
+    this.tiles = new Map();
     this.all = el("div", {});
     this.head = el("div", { class: "gridhead" });
     this.root.replaceChildren(el("div", { class: "gridbar" }, this.head, this.status, this.offer, this.notice), this.all, this.asks);
@@ -300,6 +301,7 @@ class GridView extends View {
     for (const id of this.desk.chosenBefore.splice(0)) this.chosen.add(id);
     if (!ids.length) {
       this.head.replaceChildren();
+      this.tiles.clear();
       this.all.replaceChildren(this.desk.order.length ? el("p", { class: "quiet" }, "Pictures are on their way …") : this.empty());
       return this.tell();
     }
@@ -316,9 +318,11 @@ class GridView extends View {
           this.undoButton(), keyed("Next label", "L", { class: "quiet-button", onclick: () => this.say("next-label") }),
           n > 0 && el("button", { type: "button", class: "quiet-button", onclick: () => this.choose([]) }, "Unclick all")),
     ]);
-    this.all.replaceChildren(
-      el("div", { class: "grid", role: "group", "aria-label": `Pictures whose ${card.label} may be wrong` }, ...ids.map((id, place) => this.tile(id, place))),
-    );
+    if (ids.join() !== [...this.tiles.keys()].join()) {
+      this.tiles = new Map(ids.map((id, place) => [id, this.tile(id, place)]));
+      this.all.replaceChildren(el("div", { class: "grid", role: "group", "aria-label": `Pictures whose ${card.label} may be wrong` }, ...this.tiles.values()));
+    }
+    ids.forEach((id, place) => this.dress(this.tiles.get(id), id, place));
     // The bar above covers what scrolls under it: a picture that gets the focus stops below.
     this.root.style.setProperty("--bar", `${this.root.firstChild.offsetHeight}px`);
     const place = this.isAwaited && !document.activeElement?.matches(FIELDS) ? this.at : focused;
@@ -337,11 +341,18 @@ class GridView extends View {
     this.draw();
   }
 
+  // Made once and dressed anew: a press whose button was replaced between down and up, because pictures arrived, would be lost.
   tile(id, place) {
+    return el("button", { type: "button", class: "tile", "data-place": place, onclick: () => this.toggle(id, place) });
+  }
+
+  dress(tile, id, place) {
     const card = this.desk.cards.get(id);
     const on = this.chosen.has(id);
-    return el("button", { type: "button", class: "tile", "aria-pressed": String(on), tabindex: place === this.at ? "0" : "-1", "data-place": place, title: card.image,
-                          onclick: () => this.toggle(id, place) },
+    tile.setAttribute("aria-pressed", String(on));
+    tile.setAttribute("tabindex", place === this.at ? "0" : "-1");
+    tile.setAttribute("title", card.image);
+    tile.replaceChildren(
       small(card.url, card.missing ?? "on its way …"),
       el("span", { class: "mark", "aria-hidden": "true" }, on ? `✓ ${word(1 - card.given)}` : ""),
       el("span", { class: "name lines" }, card.image), el("span", { class: "quiet" }, `model ${card.p.toFixed(2)}`));
