@@ -121,11 +121,11 @@ def _measured(
 
 
 def _processor() -> str:
-    """The processor and what it can do: a workspace may move to another machine, and bfloat16 be ten times slower there."""
-    abilities: dict[str, object] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # not in every PyTorch; without it a move goes unnoticed
-    return f"{abilities.get('cpu_name', platform.processor())} {' '.join(sorted(name for name, has in abilities.items() if has is True))}"
+    """The processor and what it can do: a workspace may move to another machine, and bfloat16 be twenty times slower there."""
+    # Not in every PyTorch; without it a move may go unnoticed.
+    abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    able = sorted(name for name, has in abilities.items() if has is True)
+    return " ".join([str(abilities.get("cpu_name", platform.processor())), *able])
 
 
 def _dtype(name: str) -> torch.dtype:
