@@ -15,6 +15,7 @@ PhaseName = Literal["adaptation", "fine tuning"]
 Precision = Literal["auto", "float32", "bfloat16"]
 FoldModels = Literal["auto", "heads", "trained"]
 Schedule = Literal["cosine", "constant"]
+Unfreeze = int | Literal["auto", "all"]
 NAMED_WEIGHTS = ("imagenet", "starter", "none")  # any other value of `weights` is a path
 
 
@@ -36,8 +37,8 @@ class Phase:
 class TrainConfig:
     """Everything that shapes a run except the data. Raises PanoramaError on values that cannot work.
 
-    `weights` is "imagenet", "starter" (drawn pictures taught them; they ship with panorama), "none" or the path of a state dict. `unfreeze` is "all" or how many of the last blocks
-    fine tuning trains. `validation_share` is taken from the training split; `test_share` only where the data brings no
+    `weights` is "imagenet", "starter" (drawn pictures taught them; they ship with panorama), "none" or the path of a state dict. `unfreeze` is what
+    fine tuning trains: "all" blocks, how many of the last, or "auto", all but the first (`model.prepare_phase`). `validation_share` is taken from the training split; `test_share` only where the data brings no
     test split. `fold_models` says what judges a fold: "heads" on features of the pretrained extractor (seconds), or a model
     "trained" through both phases for each fold (a training each); "auto" takes heads where there is pretraining, for without it
     the features say little. `schedule` is that of fine tuning: "cosine" needs few epochs and all of them, "constant" goes on until
@@ -60,7 +61,7 @@ class TrainConfig:
     learning_rate_finetuning: float = 3e-4
     patience_finetuning: int = 5
     schedule: Schedule = "cosine"
-    unfreeze: int | Literal["all"] = "all"
+    unfreeze: Unfreeze = "auto"
     weight_decay: float = 0.01
     precision: Precision = "auto"
     folds: int = 5
@@ -79,8 +80,10 @@ class TrainConfig:
                 raise PanoramaError(f"{name} is {value!r}; expected a number above {above} and at most {at_most}.")
         if self.weight_decay < 0 or not math.isfinite(self.weight_decay):
             raise PanoramaError(f"weight_decay is {self.weight_decay!r}; expected 0 or more.")
-        if self.unfreeze != "all" and (not isinstance(self.unfreeze, int) or self.unfreeze < 1):
-            raise PanoramaError(f'unfreeze is {self.unfreeze!r}; expected "all" or a number of blocks, 1 or more.')
+        if self.unfreeze not in ("auto", "all") and (
+            not isinstance(self.unfreeze, int) or isinstance(self.unfreeze, bool) or self.unfreeze < 1
+        ):
+            raise PanoramaError(f'unfreeze is {self.unfreeze!r}; expected "auto", "all" or a number of blocks, 1 or more.')
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise PanoramaError(f"precision is {self.precision!r}; expected auto, float32 or bfloat16.")
         if self.schedule not in ("cosine", "constant"):
@@ -148,7 +151,12 @@ _NUMBER_RANGES = (
 def seed_recipe() -> TrainConfig:
     """The seed notebook's numbers: a constant learning rate, a tenth of adaptation's in fine tuning, until patience ends it."""
     return TrainConfig(
-        batch_size=64, epochs_finetuning=100, learning_rate_finetuning=1e-4, patience_finetuning=5, schedule="constant"
+        batch_size=64,
+        epochs_finetuning=100,
+        learning_rate_finetuning=1e-4,
+        patience_finetuning=5,
+        schedule="constant",
+        unfreeze="all",
     )
 
 

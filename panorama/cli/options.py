@@ -2,9 +2,8 @@
 
 import argparse
 import dataclasses
-from typing import Literal
 
-from panorama.config import TrainConfig, seed_recipe
+from panorama.config import TrainConfig, Unfreeze, seed_recipe
 
 _CHOICES = {
     "precision": ["auto", "float32", "bfloat16"],
@@ -23,7 +22,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "augmentation": "turn, crop and mirror training pictures at random",
         "validation_share": "share of the training split that decides early stopping, which epoch is kept, and thresholds",
         "test_share": "share held out for the report, where the data brings no test split",
-        "unfreeze": "what fine tuning trains: all, or the last N blocks",
+        "unfreeze": "what fine tuning trains: all blocks, the last N, or auto: all but the first, which see edges and colours (all with --weights none)",
         "precision": "of training steps and feature passes, auto measures which is faster here; answers are float32",
         "folds": "folds of the out-of-fold probabilities",
         "fold_models": "what judges a fold: heads on pretrained features, or a model trained for it; auto: heads unless --weights none",
@@ -49,12 +48,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         if isinstance(default, bool):
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         elif field.name == "unfreeze":
-            parser.add_argument(name, type=_blocks, default=argparse.SUPPRESS, metavar="all|N", help=text)
+            parser.add_argument(name, type=_blocks, default=argparse.SUPPRESS, metavar="auto|all|N", help=text)
         elif field.name in _CHOICES:
             parser.add_argument(name, choices=_CHOICES[field.name], default=argparse.SUPPRESS, help=text)
         else:
             parser.add_argument(name, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=text)
 
 
-def _blocks(text: str) -> int | Literal["all"]:
-    return "all" if text == "all" else int(text)
+def _blocks(text: str) -> Unfreeze:
+    return "auto" if text == "auto" else "all" if text == "all" else int(text)

@@ -109,7 +109,14 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
             ),
             "precision": a.selectbox("Precision", ["auto", "float32", "bfloat16"], key=f"precision-{name}"),
         }
-        blocks = b.number_input("Unfreeze the last N blocks (0: all)", 0, 1000, 0, key=f"unfreeze-{name}")
+        blocks = b.number_input(
+            "Unfreeze the last N blocks",
+            0,
+            1000,
+            0,
+            key=f"unfreeze-{name}",
+            help="What fine tuning trains. 0: as the recipe has it, all but the first blocks, which see edges and colours; all of them in the notebook’s recipe and from random weights. More than there are: all.",
+        )
         augmentation = c.toggle(
             "Augment pictures",
             defaults.augmentation,
@@ -130,4 +137,6 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
         st.info("Give the path of a weights file that is there.")
         return None
     weights = str(Path(file.strip()).expanduser().resolve()) if start == "path" else start
-    return replace(defaults, backbone=backbone, weights=weights, unfreeze=blocks or "all", augmentation=augmentation, **values)
+    return replace(
+        defaults, backbone=backbone, weights=weights, unfreeze=blocks or defaults.unfreeze, augmentation=augmentation, **values
+    )
