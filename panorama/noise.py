@@ -3,7 +3,10 @@
 Label-noise robust logistic regression (Bootkrajang and Kaban 2012), one score a cell. With s the score, y the value in the CSV
 and t the truth, for label k:
 
-    P(t = 1 | s) = sigmoid(slope_k s + offset_k)        P(y = 0 | t = 1) = missing_k        P(y = 1 | t = 0) = extra_k
+    P(t = 1 | s) = sigmoid(slope_k c(s) + offset_k)        P(y = 0 | t = 1) = missing_k        P(y = 1 | t = 0) = extra_k
+
+where c(s) = u + 0.3 u^3 with u = 2 s - 1: the plain logistic curve, c(s) = s, has heavier tails than such scores have, and takes invented labels
+for hard pictures.
 
 Besides, a share of the images has one label moved to another column: one of those they carry is missing, one they do not carry is extra, each
 pair as likely. Neither of the two need be doubtful alone.
@@ -22,6 +25,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+_STEEPER = 0.3  # of the curve, away from the middle
 _MOST_CELLS, _LEAST_ROWS = 40_000, 1_000  # more do not move the rates
 _ROUNDS = 100
 _STILL = 1e-5  # rates that move by less have converged
@@ -35,6 +39,8 @@ _MISSING_SHRINK, _EXTRA_SHRINK = 20.0, 100.0
 _MOVED_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
 _RIDGE = 1.0  # towards the curve of all labels together
 _CLEAR_MOVED = 5.0  # nats of log-likelihood that moved labels must explain to be as likely as none; of missing ones see `_clear`
+# Extra labels must be so many times as clear as missing ones: hard pictures of an honest CSV, far from their label, look like invented ones.
+_CLEARER_EXTRA = 1.5
 _LEAST_LIKELY = 0.02  # models less likely than this are left out
 # How well labels can be seen is compared at these rates, for missing and for extra labels. What a label tells that is seen half as well as
 # the best counts an eighth and a quarter as much.
@@ -57,7 +63,11 @@ class NoiseModel:
 
     def truth(self, scores: npt.NDArray[np.floating[Any]]) -> Floats:
         """P(the label is really there | score), (n_images, n_labels)."""
-        return sigmoid(scores * self.slope + self.offset)
+        return self.truth_at(_curved(scores))
+
+    def truth_at(self, x: Floats) -> Floats:
+        """As `truth`, of what the curve is linear in."""
+        return sigmoid(x * self.slope + self.offset)
 
     def doubts(self, targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> Floats:
         """P(the value in the CSV is wrong | scores), (n_images, n_labels)."""
@@ -65,7 +75,7 @@ class NoiseModel:
 
     def judge(self, targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> tuple[Floats, Floats | None]:
         """`doubts`, and the part of each that is a label moved to another column; None where none is."""
-        z = scores * self.slope + self.offset
+        z = _curved(scores) * self.slope + self.offset
         with np.errstate(divide="ignore"):  # a rate of 0: log-odds of minus infinity, a doubt of 0
             if_given, if_not = np.log(self.extra) - np.log1p(-self.missing), np.log(self.missing) - np.log1p(-self.extra)
         # `doubts_at`, in log-odds.
@@ -118,15 +128,14 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
 
     targets: (n_images, n_labels) of 0/1, as in the CSV. scores: the same shape, out of fold, about 0..1, higher where the label
     is likelier; they need not be calibrated. Rare labels borrow from all labels together. The parameters of models with and without each
-    kind of error are averaged, each as much as its first fit is likely; where nothing speaks for or against extra labels, half of their prior's rate stays.
+    kind of error are averaged, each as much as its first fit is likely.
     may_move: whether labels may have moved to another column; then what is said of a cell depends on the image's other values.
     """
     every = max(1, len(targets) // max(_LEAST_ROWS, _MOST_CELLS // max(1, targets.shape[1])))
-    y, s = targets[::every].astype(np.float64), scores[::every].astype(np.float64)
+    y, s = targets[::every].astype(np.float64), _curved(scores[::every])
     centre, scale = (float(s.mean()), _SPREAD / max(float(s.std()), 1e-6)) if s.size else (0.5, 1.0)
     x = scale * (s - centre)
-    # Extra labels cost nothing: clean sets gain next to nothing by them.
-    costs = np.array([_clear(y.shape[1]), 0.0, _CLEAR_MOVED])
+    costs = np.array([_clear(y.shape[1]), _CLEARER_EXTRA * _clear(y.shape[1]), _CLEAR_MOVED])
     fits = {(m, e): _fit(y, x, m, e, False) for m, e in itertools.product((False, True), repeat=2)}
     worth = {(*has, False): fit - costs[:2] @ has for has, (_, fit) in fits.items()}
     models = {(*has, False): model for has, (model, _) in fits.items()}
@@ -152,7 +161,7 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
 def _seem_moved(y: Floats, x: Floats, model: NoiseModel) -> bool:
     """Whether a share of moved labels would explain anything at all, the rest of the model as it is: the fit that finds out takes ten times as long."""
     shares = np.array([0.003, 0.01, 0.03, 0.1])
-    times = _moved(y, model.truth(x), model.missing, model.extra, shares[0]).times[:, None]
+    times = _moved(y, model.truth_at(x), model.missing, model.extra, shares[0]).times[:, None]
     return bool(np.log(1 - shares + shares * times).sum(0).max(initial=0) > _SEEMS)
 
 
@@ -194,7 +203,7 @@ def _fit(
         )
         seen_missing = seen_extra = np.ones(n_labels)
     else:
-        truth = start.truth(x)
+        truth = start.truth_at(x)
         seen_missing = _seen(_told(truth, truth, _COMPARED_MISSING, _COMPARED_MISSING, start.extra), _FADE_MISSING)
         seen_extra = _seen(_told(1 - truth, truth, _COMPARED_EXTRA, start.missing, _COMPARED_EXTRA), _FADE_EXTRA)
     slope, offset, missing, extra, moved = start.slope, start.offset, start.missing, start.extra, start.moved
@@ -279,6 +288,13 @@ def _newton(x: Floats, there: Floats, slope: Floats, offset: Floats, centre: Flo
     step = np.clip(np.stack([c * g - b * h, a * h - b * g]) / determinant, -1, 1)  # whole steps overshoot where labels are rare
     moved: Floats = np.stack([slope, offset]) - step
     return moved
+
+
+def _curved(scores: npt.NDArray[np.floating[Any]]) -> Floats:
+    """What the curve is linear in: -1.3 for a score of 0, 1.3 for 1."""
+    u = 2 * scores.astype(np.float64, copy=False) - 1
+    curved: Floats = u * (1 + _STEEPER * u * u)
+    return curved
 
 
 def sigmoid(z: Floats) -> Floats:

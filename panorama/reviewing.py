@@ -18,7 +18,7 @@ Shares = npt.NDArray[np.floating[Any]]  # in [0, 1]
 
 _CONTEXT_MATTERS = 0.1  # from here on the picture's other labels are worth a sentence
 _NEARLY_ALWAYS = 0.9
-_TELLS = 0.5  # what disagreement must be worth (`suspects.worth`) for doubts to be counted as errors
+_TELLS = 1 / 6  # what disagreement must be worth (`suspects.worth`) for doubts to be counted as errors
 
 
 @dataclass(frozen=True)

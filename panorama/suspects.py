@@ -38,7 +38,8 @@ _HARD_SLOPE, _HARD_SHIFT, _HARD_MOST = 2.0, 5.4, 0.85
 _HARD_WORTH = 0.3
 # Tjur's coefficient of discrimination of the scores in context: from the first on, disagreement is worth something, from the second
 # on (in the audit it was 0.7 to 0.8) all of it. Never nothing: the order is the model's.
-_UNLEARNED, _LEARNED, _LEAST_WORTH = 0.3, 0.6, 0.02
+_UNLEARNED, _LEARNED, _LEAST_WORTH = 0.4, 0.7, 0.02
+_LEAST_KEPT = 0.5  # of what tells carriers from the others; beyond, rates are guesses
 _ENOUGH_ROWS = 50_000  # for a mean
 _ROWS_AT_ONCE = 4096
 _CELLS_AT_ONCE = 2**16
@@ -76,7 +77,7 @@ def doubts(
     context = alone if in_context is None else in_context
     noise = fit_noise(targets, alone if in_context is None else (alone + in_context) / 2)
     values, reason = np.empty(targets.shape, np.float32), np.zeros(targets.shape, np.int8)
-    worth_here = worth(targets, context)
+    worth_here = worth(targets, context, _kept_apart(targets, (alone, context), noise))
 
     def judge(start: int) -> None:
         rows = slice(start, start + _ROWS_AT_ONCE)
@@ -105,18 +106,35 @@ def doubts(
     return Doubts(values, reason, noise)
 
 
-def worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> Floats:
+def worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]], kept_apart: Floats | float = 1.0) -> Floats:
     """(n_labels,) in (0, 1]: what disagreement says where a label is learned so well (Tjur 2009, coefficient of discrimination).
 
     That is the mean score of the pictures that carry the label less that of the others. Where it is small, what looks wrong is the model.
+    kept_apart: what errors in the CSV leave of it.
     """
-    some = slice(None, None, max(1, len(targets) // _ENOUGH_ROWS))
+    some = _some_rows(targets)
     y, s = targets[some], scores[some]
     carried = y.sum(0, dtype=np.int64)
     of_carriers, of_all = (y * s).sum(0, dtype=np.float64), s.sum(0, dtype=np.float64)
     apart = of_carriers / np.maximum(carried, 1) - (of_all - of_carriers) / np.maximum(len(y) - carried, 1)
-    found: Floats = np.clip((apart - _UNLEARNED) / (_LEARNED - _UNLEARNED), _LEAST_WORTH, 1.0)
+    found: Floats = np.clip((apart / kept_apart - _UNLEARNED) / (_LEARNED - _UNLEARNED), _LEAST_WORTH, 1.0)
     return found
+
+
+def _some_rows(targets: npt.NDArray[np.int8]) -> slice:
+    return slice(None, None, max(1, len(targets) // _ENOUGH_ROWS))
+
+
+def _kept_apart(
+    targets: npt.NDArray[np.int8], scores: tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.floating[Any]]], noise: NoiseModel
+) -> Floats:
+    """(n_labels,) in [0.5, 1]: P(the label is there | given) - P(it is there | not given), what errors leave between those that carry a label and the others."""
+    some = _some_rows(targets)
+    y, wrong = targets[some], noise.doubts(targets[some], (scores[0][some] + scores[1][some]) / 2)
+    carried = y.sum(0, dtype=np.int64)
+    lost = (y * wrong).sum(0) / np.maximum(carried, 1) + ((1 - y) * wrong).sum(0) / np.maximum(len(y) - carried, 1)
+    left: Floats = np.maximum(1 - lost, _LEAST_KEPT)
+    return left
 
 
 def _believed_worth(targets: npt.NDArray[np.int8], worth_here: Floats) -> Floats:

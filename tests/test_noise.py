@@ -155,7 +155,8 @@ def test_the_doubts_of_moved_labels_are_what_listing_every_pair_gives() -> None:
     curve, missing, extra, share = np.array([0.7, 0.1, 0.4, 0.9]), 0.1, 0.02, 0.3
     model = NoiseModel(np.ones(4), np.zeros(4), np.full(4, missing), np.full(4, extra), share)
     given = np.array([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]], np.int8)
-    scores = np.tile(np.log(curve / (1 - curve)), (3, 1))
+    u = np.array([float(np.roots([0.3, 0, 1, -z])[-1].real) for z in np.log(curve / (1 - curve))])  # u + 0.3 u^3 = z
+    scores = np.tile((u + 1) / 2, (3, 1))
 
     def likely(there: tuple[int, ...], row: Labels) -> float:
         """P(what is there) P(the values | what is there) where no label moved."""
