@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 Fold = Literal["nothing", "norms", "norms and ReLUs"]
-# name: forward or training, keep memory, channels_last, what is folded into the convolutions, bfloat16, batch
+# name: forward, training (of all blocks) or fine tuning (as panorama does), keep memory, channels_last, what is folded into the convolutions, bfloat16, batch
 LINES: dict[str, tuple[str, bool, bool, Fold, bool, int]] = {
     "forward, plain, a picture at a time": ("forward", False, False, "nothing", False, 1),
     "forward, plain": ("forward", False, False, "nothing", False, 64),
@@ -36,6 +36,8 @@ LINES: dict[str, tuple[str, bool, bool, Fold, bool, int]] = {
     "training step, the same, memory kept": ("training", True, True, "norms", False, 64),
     "training step, the same, batch 32": ("training", True, True, "norms", False, 32),
     "training step, the same, bfloat16": ("training", True, True, "norms", True, 32),
+    "fine tuning, first blocks left": ("fine tuning", True, True, "norms", False, 32),
+    "fine tuning, first blocks left, bfloat16": ("fine tuning", True, True, "norms", True, 32),
 }
 RUNTIMES = ("ONNX Runtime", "OpenVINO", "OpenVINO, bfloat16")
 
@@ -64,7 +66,7 @@ def torch_line(kind: str, keep: bool, channels_last: bool, fold: Fold, lower: bo
     x = torch.rand(batch, 3, size, size)
     if channels_last:
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    prepare_phase(model, "fine tuning", unfreeze="all", pretrained=True)
+    prepare_phase(model, "fine tuning", unfreeze="auto" if kind == "fine tuning" else "all", pretrained=True)
     if kind == "forward":
         networks = {"nothing": torch.nn.Module.eval, "norms": folded, "norms and ReLUs": for_inference}
         network: torch.nn.Module = networks[fold](model)

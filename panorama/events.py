@@ -279,7 +279,7 @@ def stage_in_words(stage: str, unit: str = "images") -> tuple[str, str]:
 _EXPECTED_EPOCHS_TO_BEST = 4
 # What else takes, in forward passes of one picture, roughly (docs/speed.md): a training step, the corners of a picture, reading and
 # decoding it, judging it by heads.
-_STEP_COST, _CORNERS_COST, _READING_COST, _HEADS_COST = 6.0, 3.0, 0.5, 0.5
+_STEP_COST, _CORNERS_COST, _READING_COST, _HEADS_COST = 3.0, 3.0, 0.5, 0.5
 _KEPT_SHARE = 0.1  # of the time of a pass, below which it was none
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import dataclasses
 import functools
 import json
 import platform
@@ -96,6 +97,8 @@ def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precision
         wanted = _dtype(config.precision)
         return Precisions(wanted, wanted)
     where, name = model.head.weight.device, f"{config.backbone} | {config.image_size}"
+    if config.weights == "none" and config.unfreeze == "auto":  # which trains all then
+        config = dataclasses.replace(config, unfreeze="all")
     is_hopeless = functools.cache(lambda: _is_hopeless(_forward_pass(model, config)))
     return Precisions(
         _measured(f"training | {config.unfreeze} | {name}", where, cache, is_hopeless, lambda: _training_step(model, config)),

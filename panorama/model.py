@@ -240,10 +240,14 @@ def n_general(parts: Sequence[nn.Module]) -> int:
     """How many of the first blocks see what any pictures have, edges, colours and textures: those that together hold at most 3 % of all parameters.
 
     They learn next to nothing in fine tuning, and their large maps take half of the time and most of the memory of a step: of MobileNetV2 the first
-    7 of 19, of ResNet-50 all before `layer2`.
+    7 of 19, of ResNet-50 all before `layer2`, of VGG the first two stages. Fully connected blocks, which hold most of VGG, are not counted.
     """
-    held = list(itertools.accumulate(sum(parameter.numel() for parameter in part.parameters()) for part in parts))
-    return sum(so_far <= _GENERAL * held[-1] for so_far in held)
+    held = list(itertools.accumulate(0 if _is_linear(part) else sum(p.numel() for p in part.parameters()) for part in parts))
+    return sum(so_far < _GENERAL * held[-1] for so_far in held)
+
+
+def _is_linear(part: nn.Module) -> bool:
+    return all(isinstance(module, nn.Linear) for module in part.modules() if any(True for _ in module.parameters(recurse=False)))
 
 
 def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: Unfreeze, pretrained: bool) -> None:
@@ -261,11 +265,8 @@ def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: Unfreeze, pr
     if phase == "adaptation":
         return
     parts = blocks(model.extractor)
-    if unfreeze == "auto":
-        parts = parts[n_general(parts) if pretrained else 0 :]
-    elif unfreeze != "all":
-        parts = parts[-unfreeze:]
-    for part in parts:
+    n_kept = len(parts) - unfreeze if isinstance(unfreeze, int) else n_general(parts) if unfreeze == "auto" and pretrained else 0
+    for part in parts[max(0, n_kept) :]:
         for parameter in part.parameters():
             parameter.requires_grad_(True)
         part.train()
@@ -275,7 +276,7 @@ def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: Unfreeze, pr
             else:
                 norm.reset_running_stats()  # type: ignore[operator]
                 norm.momentum = None  # type: ignore[assignment]  # the mean over the batches since
-    if unfreeze in ("auto", "all"):  # dropout between the blocks and the head
+    if unfreeze == "auto" or n_kept <= 0:  # dropout between the blocks and the head
         for child in model.extractor.children():
             if not list(child.parameters()):
                 child.train()

@@ -39,8 +39,10 @@ _MISSING_SHRINK, _EXTRA_SHRINK = 20.0, 100.0
 _MOVED_PRIOR = (0.2, 9.8)  # of the share of images with a moved label, 1 in 50
 _RIDGE = 1.0  # towards the curve of all labels together
 _CLEAR_MOVED = 5.0  # nats of log-likelihood that moved labels must explain to be as likely as none; of missing ones see `_clear`
-# Extra labels must be so many times as clear as missing ones: hard pictures of an honest CSV, far from their label, look like invented ones.
-_CLEARER_EXTRA = 1.5
+# Nats a cell that extra labels must explain: hard pictures of an honest CSV look like invented labels where the curve is a little wrong, the more of
+# them the more cells there are.
+_CLEAR_EXTRA = 5e-4
+_SCORES = (-1.0, 2.0)  # a single score far out would bend the curve of its label
 _LEAST_LIKELY = 0.02  # models less likely than this are left out
 # How well labels can be seen is compared at these rates, for missing and for extra labels. What a label tells that is seen half as well as
 # the best counts an eighth and a quarter as much.
@@ -127,7 +129,7 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
     """The noise of each label, by expectation-maximisation.
 
     targets: (n_images, n_labels) of 0/1, as in the CSV. scores: the same shape, out of fold, about 0..1, higher where the label
-    is likelier; they need not be calibrated. Rare labels borrow from all labels together. The parameters of models with and without each
+    is likelier; they need not be calibrated, but the curve is steeper away from 0.5. Rare labels borrow from all labels together. The parameters of models with and without each
     kind of error are averaged, each as much as its first fit is likely.
     may_move: whether labels may have moved to another column; then what is said of a cell depends on the image's other values.
     """
@@ -135,7 +137,7 @@ def fit_noise(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any
     y, s = targets[::every].astype(np.float64), _curved(scores[::every])
     centre, scale = (float(s.mean()), _SPREAD / max(float(s.std()), 1e-6)) if s.size else (0.5, 1.0)
     x = scale * (s - centre)
-    costs = np.array([_clear(y.shape[1]), _CLEARER_EXTRA * _clear(y.shape[1]), _CLEAR_MOVED])
+    costs = np.array([_clear(y.shape[1]), _CLEAR_EXTRA * y.size, _CLEAR_MOVED])
     fits = {(m, e): _fit(y, x, m, e, False) for m, e in itertools.product((False, True), repeat=2)}
     worth = {(*has, False): fit - costs[:2] @ has for has, (_, fit) in fits.items()}
     models = {(*has, False): model for has, (model, _) in fits.items()}
@@ -292,7 +294,7 @@ def _newton(x: Floats, there: Floats, slope: Floats, offset: Floats, centre: Flo
 
 def _curved(scores: npt.NDArray[np.floating[Any]]) -> Floats:
     """What the curve is linear in: -1.3 for a score of 0, 1.3 for 1."""
-    u = 2 * scores.astype(np.float64, copy=False) - 1
+    u = 2 * np.clip(scores, *_SCORES, dtype=np.float64) - 1
     curved: Floats = u * (1 + _STEEPER * u * u)
     return curved
 

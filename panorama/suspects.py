@@ -40,7 +40,7 @@ _HARD_WORTH = 0.3
 # on (in the audit it was 0.7 to 0.8) all of it. Never nothing: the order is the model's.
 _UNLEARNED, _LEARNED, _LEAST_WORTH = 0.4, 0.7, 0.02
 _LEAST_KEPT = 0.5  # of what tells carriers from the others; beyond, rates are guesses
-_ENOUGH_ROWS = 50_000  # for a mean
+_ENOUGH_ROWS, _ENOUGH_CORRECTED = 50_000, 10_000  # for a mean of scores, and of doubts, which take more memory
 _ROWS_AT_ONCE = 4096
 _CELLS_AT_ONCE = 2**16
 _TWIN_WORTH = 0.9  # a near-duplicate may show another moment; a copy of the same file cannot
@@ -112,7 +112,7 @@ def worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]], 
     That is the mean score of the pictures that carry the label less that of the others. Where it is small, what looks wrong is the model.
     kept_apart: what errors in the CSV leave of it.
     """
-    some = _some_rows(targets)
+    some = _some(targets, _ENOUGH_ROWS)
     y, s = targets[some], scores[some]
     carried = y.sum(0, dtype=np.int64)
     of_carriers, of_all = (y * s).sum(0, dtype=np.float64), s.sum(0, dtype=np.float64)
@@ -121,15 +121,15 @@ def worth(targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]], 
     return found
 
 
-def _some_rows(targets: npt.NDArray[np.int8]) -> slice:
-    return slice(None, None, max(1, len(targets) // _ENOUGH_ROWS))
+def _some(targets: npt.NDArray[np.int8], rows: int) -> slice:
+    return slice(None, None, max(1, len(targets) // rows))
 
 
 def _kept_apart(
     targets: npt.NDArray[np.int8], scores: tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.floating[Any]]], noise: NoiseModel
 ) -> Floats:
     """(n_labels,) in [0.5, 1]: P(the label is there | given) - P(it is there | not given), what errors leave between those that carry a label and the others."""
-    some = _some_rows(targets)
+    some = _some(targets, _ENOUGH_CORRECTED)
     y, wrong = targets[some], noise.doubts(targets[some], (scores[0][some] + scores[1][some]) / 2)
     carried = y.sum(0, dtype=np.int64)
     lost = (y * wrong).sum(0) / np.maximum(carried, 1) + ((1 - y) * wrong).sum(0) / np.maximum(len(y) - carried, 1)

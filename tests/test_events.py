@@ -137,19 +137,19 @@ def running_for(seconds: dict[str, float]) -> list[Event]:
 
 
 def test_the_time_left_is_what_is_left_of_the_epochs_and_the_passes_after_them() -> None:
-    """An epoch of 6 x 100 + 20 passes takes 62 s, so a pass takes 0.1 s: 2.5 epochs, 150 predictions, 3 x 150 corners, the heads."""
-    log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 62.0})
+    """An epoch of 3 x 100 + 20 passes takes 32 s, so a pass takes 0.1 s: 2.5 epochs, 150 predictions, 3 x 150 corners, the heads."""
+    log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 32.0})
     now = progress(log, log[-1].at, TrainConfig())
-    assert now.seconds_left == pytest.approx(2.5 * 62 + 15 + 45 + 7.5)
-    assert now.images_per_second == pytest.approx(100 / 62)
+    assert now.seconds_left == pytest.approx(2.5 * 32 + 15 + 45 + 7.5)
+    assert now.images_per_second == pytest.approx(100 / 32)
 
 
 def test_the_time_left_knows_that_the_first_epochs_see_smaller_pictures() -> None:
-    """An epoch of smaller pictures takes 31 s, so one of the others 62: one and a half more of the small, two of the others."""
-    log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 31.0})
+    """An epoch of smaller pictures takes 16 s, so one of the others 32: one and a half more of the small, two of the others."""
+    log = running_for({"Decoding pictures": 7.5, "Computing features": 15.0, "epoch": 16.0})
     log = [replace(event, first_half=0.5) if isinstance(event, PhaseStarted) else event for event in log]
     now = progress(log, log[-1].at, TrainConfig())
-    assert now.seconds_left == pytest.approx(0.5 * 31 + 2 * 62 + 15 + 45 + 7.5)
+    assert now.seconds_left == pytest.approx(0.5 * 16 + 2 * 32 + 15 + 45 + 7.5)
 
 
 def test_the_time_left_follows_recent_epochs_not_the_first() -> None:
@@ -182,13 +182,13 @@ def test_no_epoch_is_waited_for_that_the_run_was_not_asked_for() -> None:
 
 
 def test_corners_that_are_kept_beside_the_features_take_no_time() -> None:
-    log = running_for({"Decoding pictures": 0.0, "Computing features": 0.1, "epoch": 62.0})
-    assert progress(log, log[-1].at, TrainConfig()).seconds_left == pytest.approx(2.5 * 62 + 15 + 7.5)
+    log = running_for({"Decoding pictures": 0.0, "Computing features": 0.1, "epoch": 32.0})
+    assert progress(log, log[-1].at, TrainConfig()).seconds_left == pytest.approx(2.5 * 32 + 15 + 7.5)
 
 
 def test_features_that_come_from_the_cache_do_not_time_the_training() -> None:
     """150 features in 0.1 s are no passes: by them four epochs would take a second."""
-    log = running_for({"Decoding pictures": 0.0, "Computing features": 0.1, "epoch": 62.0})
+    log = running_for({"Decoding pictures": 0.0, "Computing features": 0.1, "epoch": 32.0})
     before = [event for event in log if not isinstance(event, EpochEnded | BatchEnded) or event.phase == "adaptation"]
     assert progress(before, before[-1].at, TrainConfig()).seconds_left is None
 
@@ -217,12 +217,12 @@ def test_a_first_batch_that_warms_up_does_not_time_the_others() -> None:
         log.append(BatchEnded(at + 29 + number, "fine tuning", 1, number, 10, 0.4, 10 * number, 1.0))
         told.append(progress(log, log[-1].at, config).seconds_left)
     assert told[:3] == [None] * 3
-    a_pass = 10 / 620  # an epoch is 6 x 100 + 20 passes
-    assert told[3:] == pytest.approx([10 - n + (150 + 75 + 0 * 600) * a_pass for n in (4, 5, 6, 7)])
+    a_pass = 10 / 320  # an epoch is 3 x 100 + 20 passes
+    assert told[3:] == pytest.approx([10 - n + (150 + 75 + 0 * 300) * a_pass for n in (4, 5, 6, 7)])
 
 
 def test_a_training_again_takes_what_is_not_kept_and_no_pause_between() -> None:
-    log = running_for({"Decoding pictures": 8.0, "Computing features": 50.0, "epoch": 62.0})
+    log = running_for({"Decoding pictures": 8.0, "Computing features": 50.0, "epoch": 32.0})
     assert seconds_again(history(log)) is None, "it is not complete"
     log += [Resumed(5000, "fine tuning", 1), epoch("fine tuning", 2, 0.3, at=5010)]
     for stage, seconds in (
@@ -231,4 +231,4 @@ def test_a_training_again_takes_what_is_not_kept_and_no_pause_between() -> None:
         ("Out-of-fold probabilities", 14.0),
     ):
         log += [StageStarted(6000, stage, 150), StageEnded(6000, stage, seconds)]
-    assert seconds_again(history([*log, RunEnded(6400, "complete")])) == pytest.approx(10 + 62 + 10 + 51 + 14)
+    assert seconds_again(history([*log, RunEnded(6400, "complete")])) == pytest.approx(10 + 32 + 10 + 51 + 14)

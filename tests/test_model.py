@@ -92,12 +92,15 @@ def test_adaptation_trains_the_head_alone_and_fine_tuning_the_last_blocks() -> N
     assert named == {"17", "18"}, "the last two blocks of MobileNetV2's features"
     assert model.extractor.features[18].training
     assert not model.extractor.features[16].training
-    prepare_phase(model, "fine tuning", unfreeze="all", pretrained=True)
-    assert all(p.requires_grad for p in model.parameters())
+    for all_of_them in ("all", 19, 1000):
+        prepare_phase(model, "fine tuning", unfreeze=all_of_them, pretrained=True)  # type: ignore[arg-type]
+        assert all(p.requires_grad for p in model.parameters())
+        assert any(part.training for part in model.extractor.modules() if isinstance(part, nn.Dropout)), "before the head"
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"), [("mobilenet_v2", 7), ("resnet50", 3), ("efficientnet_b0", 4), ("swin_t", 3), ("mnasnet1_0", 0)]
+    ("name", "kept"),
+    [("mobilenet_v2", 7), ("resnet50", 3), ("efficientnet_b0", 4), ("swin_t", 3), ("vgg16", 4), ("mnasnet1_0", 0)],
 )
 def test_fine_tuning_leaves_the_first_blocks_as_they_are_unless_there_is_no_pretraining(name: str, kept: int) -> None:
     """What Detectron2 freezes of a ResNet (FREEZE_AT = 2): the stem and the first stage; of the others what is in front of the same place."""

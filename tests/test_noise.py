@@ -63,6 +63,20 @@ def test_belief_grows_with_the_errors_and_makes_no_cliff() -> None:
     assert ((found > 0.2) & (found < 0.9)).any(), "no cliff"
 
 
+def test_a_few_invented_labels_among_few_images_are_believed() -> None:
+    """What hard pictures look like grows with the images, so a hundred of them need not be as clear as thousands."""
+    believed = [fit_noise(*world(seed, 0, 0.01, n=100)[1:]).believed for seed in range(8)]
+    assert np.mean(believed) > 0.8
+    assert np.mean([fit_noise(*world(seed, 0, 0, n=100)[1:]).believed for seed in range(8)]) < 0.6, "the negative control"
+
+
+def test_a_single_score_far_out_does_not_bend_the_curve() -> None:
+    _, given, scores = world(4, 0.1, 0, n=300)
+    plain = fit_noise(given, scores).missing
+    scores[0, 0] = 20.0
+    assert fit_noise(given, scores).missing == pytest.approx(plain, abs=0.02)
+
+
 def test_each_label_has_its_own_rates() -> None:
     truth, _, scores = world(3, 0, 0, n=4000, n_labels=2)
     rng = np.random.default_rng(0)
