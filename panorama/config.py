@@ -38,7 +38,7 @@ class TrainConfig:
     """Everything that shapes a run except the data. Raises PanoramaError on values that cannot work.
 
     `weights` is "imagenet", "starter" (drawn pictures taught them; they ship with panorama), "none" or the path of a state dict. `unfreeze` is what
-    fine tuning trains: "all" blocks, how many of the last, or "auto", all but the first (`model.prepare_phase`). `validation_share` is taken from the training split; `test_share` only where the data brings no
+    fine tuning trains: "all" blocks, how many of the last, or "auto", all but the first (`unfreezes`, `model.prepare_phase`). `validation_share` is taken from the training split; `test_share` only where the data brings no
     test split. `fold_models` says what judges a fold: "heads" on features of the pretrained extractor (seconds), or a model
     "trained" through both phases for each fold (a training each); "auto" takes heads where there is pretraining, for without it
     the features say little. `schedule` is that of fine tuning: "cosine" needs few epochs and all of them, "constant" goes on until
@@ -94,6 +94,11 @@ class TrainConfig:
             raise PanoramaError("backbone and weights need a value; for example mobilenet_v2 and imagenet.")
         if self.epochs_adaptation + self.epochs_finetuning == 0:
             raise PanoramaError("Both phases have 0 epochs; give at least one of them an epoch.")
+
+    @property
+    def unfreezes(self) -> Unfreeze:
+        """`unfreeze`, where "auto" is "all" unless photos taught the weights: what the first blocks of others see has not met them."""
+        return "all" if self.unfreeze == "auto" and self.weights in ("none", "starter") else self.unfreeze
 
     @property
     def trains_folds(self) -> bool:

@@ -2,7 +2,6 @@
 
 import copy
 import ctypes
-import dataclasses
 import functools
 import json
 import platform
@@ -97,11 +96,9 @@ def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precision
         wanted = _dtype(config.precision)
         return Precisions(wanted, wanted)
     where, name = model.head.weight.device, f"{config.backbone} | {config.image_size}"
-    if config.weights == "none" and config.unfreeze == "auto":  # which trains all then
-        config = dataclasses.replace(config, unfreeze="all")
     is_hopeless = functools.cache(lambda: _is_hopeless(_forward_pass(model, config)))
     return Precisions(
-        _measured(f"training | {config.unfreeze} | {name}", where, cache, is_hopeless, lambda: _training_step(model, config)),
+        _measured(f"training | {config.unfreezes} | {name}", where, cache, is_hopeless, lambda: _training_step(model, config)),
         _measured(f"features | {name}", where, cache, is_hopeless, lambda: _forward_pass(model, config)),
     )
 
@@ -137,7 +134,7 @@ def _dtype(name: str) -> torch.dtype:
 
 def _training_step(model: Classifier, config: TrainConfig) -> "_Trial":
     trained = copy.deepcopy(model)
-    prepare_phase(trained, "fine tuning", unfreeze=config.unfreeze, pretrained=True)
+    prepare_phase(trained, "fine tuning", unfreeze=config.unfreezes, pretrained=True)
     network = Folded(trained)
 
     def step(x: torch.Tensor) -> None:

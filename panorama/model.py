@@ -253,8 +253,7 @@ def _is_linear(part: nn.Module) -> bool:
 def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: Unfreeze, pretrained: bool) -> None:
     """Sets which parameters train and which modules are in train mode for `phase`; the policy at the top of this module.
 
-    unfreeze: the blocks that fine tuning trains, "all" or so many of the last. "auto": all but the first (`n_general`); all where there is no
-    pretraining.
+    unfreeze: the blocks that fine tuning trains, "all" or so many of the last. "auto": all but the first (`n_general`).
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -265,7 +264,7 @@ def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: Unfreeze, pr
     if phase == "adaptation":
         return
     parts = blocks(model.extractor)
-    n_kept = len(parts) - unfreeze if isinstance(unfreeze, int) else n_general(parts) if unfreeze == "auto" and pretrained else 0
+    n_kept = len(parts) - unfreeze if isinstance(unfreeze, int) else n_general(parts) if unfreeze == "auto" else 0
     for part in parts[max(0, n_kept) :]:
         for parameter in part.parameters():
             parameter.requires_grad_(True)

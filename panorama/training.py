@@ -118,7 +118,7 @@ def _run_phase(
     clock: Callable[[], float],
 ) -> Iterator[Event]:
     small = _small_side(model, phase, config.image_size)
-    prepare_phase(model, phase.name, unfreeze=config.unfreeze, pretrained=pretrained)
+    prepare_phase(model, phase.name, unfreeze=config.unfreezes, pretrained=pretrained)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay)
     if state.optimizer_state is not None:
@@ -133,7 +133,7 @@ def _run_phase(
     )  # fmt: skip
     while state.epoch < phase.max_epochs and state.without_improvement < phase.patience:
         epoch, started = state.epoch + 1, clock()
-        prepare_phase(model, phase.name, unfreeze=config.unfreeze, pretrained=pretrained)  # evaluation left eval mode
+        prepare_phase(model, phase.name, unfreeze=config.unfreezes, pretrained=pretrained)  # evaluation left eval mode
         losses: list[float] = []
         seen = 0
         torch.manual_seed(_seed(config.seed, phase.name, epoch) + team.rank)  # dropout

@@ -51,6 +51,13 @@ def test_the_seed_recipe_is_the_notebooks() -> None:
     assert (adaptation.learning_rate, adaptation.patience) == (1e-3, 2)
     assert (finetuning.learning_rate, finetuning.patience, finetuning.schedule) == (1e-4, 5, "constant")
     assert seed_recipe().batch_size == 64
+    assert seed_recipe().unfreezes == "all"
+
+
+def test_first_blocks_are_left_as_photos_taught_them() -> None:
+    given = {weights: TrainConfig(weights=weights).unfreezes for weights in ("imagenet", "/some/file.pth", "starter", "none")}
+    assert given == {"imagenet": "auto", "/some/file.pth": "auto", "starter": "all", "none": "all"}
+    assert TrainConfig(weights="starter", unfreeze=3).unfreezes == 3
 
 
 def test_fine_tuning_has_all_of_its_patience(seed_folder: Callable[..., Path], home: Path) -> None:
