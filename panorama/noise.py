@@ -77,7 +77,9 @@ class NoiseModel:
 
     def judge(self, targets: npt.NDArray[np.int8], scores: npt.NDArray[np.floating[Any]]) -> tuple[Floats, Floats | None]:
         """`doubts`, and the part of each that is a label moved to another column; None where none is."""
-        z = _curved(scores) * self.slope + self.offset
+        z = _curved(scores)
+        z *= self.slope
+        z += self.offset
         with np.errstate(divide="ignore"):  # a rate of 0: log-odds of minus infinity, a doubt of 0
             if_given, if_not = np.log(self.extra) - np.log1p(-self.missing), np.log(self.missing) - np.log1p(-self.extra)
         # `doubts_at`, in log-odds.
@@ -294,8 +296,13 @@ def _newton(x: Floats, there: Floats, slope: Floats, offset: Floats, centre: Flo
 
 def _curved(scores: npt.NDArray[np.floating[Any]]) -> Floats:
     """What the curve is linear in: -1.3 for a score of 0, 1.3 for 1."""
-    u = 2 * np.clip(scores, *_SCORES, dtype=np.float64) - 1
-    curved: Floats = u * (1 + _STEEPER * u * u)
+    u: Floats = np.clip(scores, *_SCORES, dtype=np.float64)
+    u *= 2  # in place: fresh memory costs more than the sums
+    u -= 1
+    curved: Floats = u * u
+    curved *= _STEEPER
+    curved += 1
+    curved *= u
     return curved
 
 

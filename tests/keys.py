@@ -34,7 +34,8 @@ NOTHING_UNSAVED = """() => globalThis.__panoramaReview && ![...globalThis.__pano
     && !Object.keys(sessionStorage).some((key) => key.startsWith('panorama-unsaved:'))"""
 DESK = "[...globalThis.__panoramaReview.desks.values()][0]"
 AHEAD = f"() => {DESK}.order.slice(0, {BURST}).every((id) => {DESK}.cards.has(id))"  # or a key finds no picture on screen, and means nothing
-LAST_SAVED = f"() => {ROOT_SCRIPT}.querySelector('.status').textContent.includes('all saved')"
+# The root is away for a moment when the page comes back to a server that was gone.
+LAST_SAVED = f"() => Boolean({ROOT_SCRIPT}?.querySelector('.status')?.textContent.includes('all saved'))"
 
 
 def shown_picture() -> str:

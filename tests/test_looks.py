@@ -221,7 +221,7 @@ def blind(page: Page) -> None:
     page.get_by_role("button", name="Blind, controls").click()
     page.get_by_text("Blind", exact=True).click()
     page.keyboard.press("Escape")
-    page.wait_for_function(f"() => {ROOT_SCRIPT}.querySelector('.review').textContent.includes('Blind:')", timeout=20_000)
+    page.wait_for_function(f"() => {ROOT_SCRIPT}?.querySelector('.review')?.textContent.includes('Blind:')", timeout=20_000)
 
 
 def filtered_out(page: Page) -> None:
@@ -244,7 +244,7 @@ def answered(page: Page) -> None:
     page.keyboard.type("behind the rocks")
     page.keyboard.press("Escape")
     page.keyboard.press("n")
-    page.wait_for_function(f"() => {ROOT_SCRIPT}.querySelector('.status').textContent.includes('all saved')", timeout=20_000)
+    page.wait_for_function(f"() => {ROOT_SCRIPT}?.querySelector('.status')?.textContent.includes('all saved')", timeout=20_000)
 
 
 def noting(page: Page) -> None:

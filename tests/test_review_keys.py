@@ -67,7 +67,7 @@ def test_undo_brings_back_the_very_picture_and_survives_a_refresh(opened: Browse
         page.wait_for_function(shown_picture(), timeout=30_000)
         assert question(page) != first, "it is decided"
         page.keyboard.press("u")
-        page.wait_for_function(f"(first) => {ROOT_SCRIPT}.querySelector('.where .name')?.textContent + '|' + {ROOT_SCRIPT}.querySelector('h2 em')?.textContent === first",
+        page.wait_for_function(f"(first) => {ROOT_SCRIPT}?.querySelector('.where .name')?.textContent + '|' + {ROOT_SCRIPT}?.querySelector('h2 em')?.textContent === first",
                                arg=first, timeout=20_000)  # fmt: skip
         all_saved(page) if page.evaluate(f"{ROOT_SCRIPT}.querySelector('.status').textContent") else None
         deadline = time.monotonic() + 10
@@ -354,7 +354,7 @@ def test_undo_is_of_this_tab_and_asks_before_it_takes_back_another_answer(opened
         page.wait_for_function(shown_picture(), timeout=30_000)
         settled(page)
         page.keyboard.press("u")
-        page.wait_for_function(f"(first) => {ROOT_SCRIPT}.querySelector('.where .name')?.textContent + '|' + {ROOT_SCRIPT}.querySelector('h2 em')?.textContent === first",
+        page.wait_for_function(f"(first) => {ROOT_SCRIPT}?.querySelector('.where .name')?.textContent + '|' + {ROOT_SCRIPT}?.querySelector('h2 em')?.textContent === first",
                                arg=first, timeout=20_000)  # fmt: skip
         assert ["|".join(cell) for cell in store.current(finished.fingerprint)] == [second], "the other tab's answer stands"
         page.keyboard.press("u")
