@@ -35,7 +35,7 @@ _DOWNLOAD_TIMEOUT_SECONDS = 20.0
 STARTER_BACKBONE = "mobilenet_v2"
 _STARTER = Path(__file__).with_name("starter") / "mobilenet_v2.safetensors"
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_GENERAL = 0.03  # of the extractor's parameters
+_GENERAL = 0.03  # of the extractor's parameters are in its first blocks, which fine tuning leaves as they are
 _WIDEST_EARLY = 256  # channels: a row a picture is in memory, and wide maps are late ones, of which the last layer still knows
 # Two outputs in train mode, fixed 299-pixel input: not this code path.
 _LEFT_OUT = frozenset({"googlenet", "inception_v3"})
@@ -237,9 +237,9 @@ def blocks(extractor: nn.Module) -> list[nn.Module]:
 
 
 def n_general(parts: Sequence[nn.Module]) -> int:
-    """How many of the first blocks see what any pictures have, edges, colours and textures: those that together hold at most 3 % of all parameters.
+    """How many of the first blocks see what any pictures have, edges, colours and textures: those that together hold less than 3 % of all parameters.
 
-    They learn next to nothing in fine tuning, and their large maps take half of the time and most of the memory of a step: of MobileNetV2 the first
+    Training them brought nothing (docs/decisions.md), and their large maps take nearly half of the time and of the memory: of MobileNetV2 the first
     7 of 19, of ResNet-50 all before `layer2`, of VGG the first two stages. Fully connected blocks, which hold most of VGG, are not counted.
     """
     held = list(itertools.accumulate(0 if _is_linear(part) else sum(p.numel() for p in part.parameters()) for part in parts))
