@@ -6,6 +6,7 @@ sees the old file or the new one. A file that was changed or damaged is refused,
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from panorama import preprocessing
 from panorama.errors import PanoramaError
+from panorama.events import EpochEnded, Event, PhaseEnded
 from panorama.files import write_atomically
 from panorama.model import Classifier, build, load_weights
 from panorama.training import TrainingState
@@ -24,6 +26,8 @@ from panorama.training import TrainingState
 MODEL, CARD = "model.safetensors", "model.json"
 _CHECKPOINT, _PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 _FORMAT = 1
+# Of adaptation, whose epochs take milliseconds: writing after each took longer than the epochs. A kill costs this much of it.
+_KEEP_EVERY_SECONDS = 2.0
 
 
 class CheckpointError(PanoramaError):
@@ -42,6 +46,41 @@ class ModelCard:
     sha256: str = ""
     preprocessing: int = preprocessing.VERSION
     format: int = _FORMAT
+
+
+class Keeper:
+    """Writes the checkpoint, then the best model, of a run while it trains: after each epoch of fine tuning, and every two seconds of adaptation.
+
+    Told of every event while the model is as the event says.
+    """
+
+    def __init__(self, folder: Path, model: Classifier, state: TrainingState, card: ModelCard) -> None:
+        self._folder, self._model, self._state, self._card = folder, model, state, card
+        self._kept_at = -math.inf
+        self._is_due = self._has_new_best = False
+
+    def __call__(self, event: Event, *, at_once: bool = False) -> None:
+        """at_once: whoever trains is about to stop."""
+        if isinstance(event, EpochEnded):
+            self._is_due = True
+            self._has_new_best |= event.is_best
+            if at_once or event.phase == "fine tuning" or event.at - self._kept_at >= _KEEP_EVERY_SECONDS:
+                self._keep(event.at)
+        elif isinstance(event, PhaseEnded) and self._is_due:
+            self._keep(event.at)
+
+    def _keep(self, at: float) -> None:
+        state = self._state
+        # A checkpoint whose own model is the best comes first: a kill before the best is written loses nothing, and none after it leaves a best
+        # that the checkpoint does not know, from which fine tuning would start. The best of an epoch between two checkpoints comes before the
+        # second: after a kill in between that epoch of adaptation is repeated, which starts from no best.
+        if self._has_new_best and (state.best_phase, state.best_epoch) != (state.phase, state.epoch):
+            save_model(self._folder, state.best_weights, self._card)
+            self._has_new_best = False
+        save_checkpoint(self._folder, self._model, state)
+        if self._has_new_best:
+            save_model(self._folder, state.best_weights, self._card)
+        self._kept_at, self._is_due, self._has_new_best = at, False, False
 
 
 def save_model(folder: Path, weights: dict[str, Tensor], card: ModelCard) -> None:

@@ -219,6 +219,7 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
         write_probabilities(job.folder / "before.csv", data, splits, torch.sigmoid(logits).numpy())
     training_data = TrainingData(pixels, data.targets, train_at, validation_at, features[train_at], features[validation_at])
     team.wait()  # until every process has read the checkpoint that the first will write over
+    keep = checkpoint.Keeper(job.folder, model, state, card)
     for event in train(
         model, training_data, config, precisions=precisions, pretrained=config.weights != "none", state=state, team=team
     ):
@@ -226,14 +227,11 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
             log.append_batch(event)
         else:
             log.append(event)
-        if isinstance(event, EpochEnded) and team.is_first:
-            # The event first: a kill between the two repeats this epoch, and `Resumed` takes the first telling of it back.
-            # Then the checkpoint, whose own model is the best when it says so: a kill before the best is written loses nothing,
-            # and one after it never leaves a best that the checkpoint does not know.
-            checkpoint.save_checkpoint(job.folder, model, state)
-            if event.is_best:
-                checkpoint.save_model(job.folder, state.best_weights, card)
-        elif isinstance(event, PhaseEnded) and event.best_epoch is None:
+        if (
+            team.is_first
+        ):  # after the event: a kill between the two repeats what was not kept, and `Resumed` takes the first telling back
+            keep(event, at_once=job.stop_is_asked())
+        if isinstance(event, PhaseEnded) and event.best_epoch is None:
             raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
         log.stop_together()
     _finish(job, log, model, fresh, pixels, data, splits, features, early, computing)

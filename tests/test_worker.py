@@ -188,6 +188,50 @@ def test_a_run_killed_in_each_phase_ends_as_if_never_interrupted(
     assert outcome(killed) == outcome(whole)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [("save_model", 2), ("save_checkpoint", 2), ("save_model", 1), ("save_checkpoint", 3)])
+def test_a_kill_around_what_is_kept_of_adaptation_changes_nothing(
+    seed_folder: Callable[..., Path], home: Path, at: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept: the first epoch, then nothing for two seconds, then the last one, which is not the best; then fine tuning."""
+    folder = seed_folder()
+    settings: dict[str, object] = {"epochs_adaptation": 60, "epochs_finetuning": 1, "learning_rate_adaptation": 1e-4}
+    monkeypatch.setattr(checkpoint, "_KEEP_EVERY_SECONDS", 1000.0)
+    whole = new_run(folder, home, **settings)
+    kept: list[tuple[str, int]] = []
+
+    def counting(name: str) -> Callable[..., None]:
+        original = getattr(checkpoint, name)
+
+        def save(*arguments: object) -> None:
+            kept.append((name, sum(done == name for done, _ in kept) + 1))
+            if kept[-1] == killed_at:
+                raise KilledError
+            original(*arguments)
+
+        return save
+
+    for name in ("save_model", "save_checkpoint"):
+        monkeypatch.setattr(checkpoint, name, counting(name))
+    killed_at: tuple[str, int] | None = None
+    assert work(whole.folder) == "complete"
+    adapted = [e for e in whole.history().epochs if e.phase == "adaptation"]
+    assert adapted[0].is_best
+    assert not adapted[-1].is_best
+    assert sum(e.is_best for e in adapted) > 2
+    first, later = [("save_checkpoint", 1), ("save_model", 1)], [("save_model", 2), ("save_checkpoint", 2)]
+    assert kept[:5] == [*first, *later, ("save_checkpoint", 3)]
+
+    kept.clear()
+    killed_at = at
+    run = new_run(folder, home, **settings)
+    with pytest.raises(KilledError):
+        work(run.folder)
+    killed_at = None
+    assert work(run.folder) == "complete"
+    assert outcome(run) == outcome(whole)
+
+
 class KilledError(BaseException):
     """What no handler takes for an error of its own."""
 
