@@ -25,9 +25,10 @@ class Folded(nn.Module):
     """Computes what `model` computes in the modes its modules are in now; its parameters are the model's own.
 
     BatchNorms in eval mode are folded, those in train mode stay. Backbones that cannot be traced are left as they are.
+    fuse_frozen: what does not learn now, and must not begin to, computes its ReLUs inside the convolutions (`fusing.py`).
     """
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, *, fuse_frozen: bool = False) -> None:
         super().__init__()
         self.model = model
         self._pairs = fusing.pairs(model, _CONVOLUTIONS, _foldable)
@@ -39,6 +40,8 @@ class Folded(nn.Module):
             replace(skeleton, norm, nn.Identity())
         depthwise.adopt(skeleton)
         activations.adopt(skeleton)
+        if fuse_frozen:
+            fusing.fuse(skeleton, lambda name: not self._learns(name))
         self._skeleton = (skeleton,)  # in a tuple, so that its tensors are no parameters of this module
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,6 +64,10 @@ class Folded(nn.Module):
             tensors[f"{convolution}.weight"] = weight * scale.view(-1, *[1] * (weight.dim() - 1))
             tensors[f"{convolution}.bias"] = given[f"{norm}.bias"] - centre * scale
         return tensors
+
+    def _learns(self, convolution: str) -> bool:
+        parts = (convolution, self._pairs.get(convolution, convolution))
+        return any(parameter.requires_grad for part in parts for parameter in self.model.get_submodule(part).parameters())
 
     def _epsilon(self, norm: str) -> float:
         return float(self.model.get_submodule(norm).eps)  # type: ignore[arg-type]

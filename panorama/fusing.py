@@ -32,7 +32,7 @@ TRACING = threading.RLock()
 
 
 class ConvolutionAndReLU(nn.Conv2d):
-    """A convolution and the ReLU or ReLU6 after it. Made of a Conv2d by `fuse`; for inference."""
+    """A convolution and the ReLU or ReLU6 after it. Made of a Conv2d by `fuse`; where something is learned, the two one after the other."""
 
     activation: nn.Module
 
@@ -46,8 +46,8 @@ class ConvolutionAndReLU(nn.Conv2d):
         return _computed(self, x, dtype)
 
 
-def fuse(network: nn.Module) -> None:
-    """Fuses every pair of a convolution and the ReLU that alone reads it, in place, where this machine can.
+def fuse(network: nn.Module, may: Callable[[str], bool] = lambda convolution: True) -> None:
+    """Fuses every pair of a convolution that `may`, by its name, and the ReLU that alone reads it, in place, where this machine can.
 
     A network with a weight that is not a finite number stays as it is: the operator would turn what is not a number into 0, and a network
     that is destroyed would seem to answer.
@@ -57,7 +57,7 @@ def fuse(network: nn.Module) -> None:
         return
     for name, activation in pairs(network, nn.Conv2d, lambda module: type(module) in _ACTIVATIONS).items():
         convolution = network.get_submodule(name)
-        if isinstance(convolution, nn.Conv2d) and _is_plain(convolution):
+        if isinstance(convolution, nn.Conv2d) and _is_plain(convolution) and may(name):
             _join(convolution, network.get_submodule(activation))
             replace(network, activation, nn.Identity())
 

@@ -180,7 +180,7 @@ def _network(model: Classifier, phase: PhaseName, team: Team) -> nn.Module:
     """What a step runs: the head on features in adaptation, the folded network on pictures in fine tuning."""
     if phase == "adaptation":
         return model.head  # milliseconds: every process does all of it
-    network = Folded(model)
+    network = Folded(model, fuse_frozen=True)
     return network if team.count == 1 else DistributedDataParallel(network)
 
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from panorama.config import Unfreeze
 from panorama.folding import Folded, for_inference
+from panorama.fusing import ConvolutionAndReLU, _gives_the_plain_answer
 from panorama.model import Classifier, batchnorms, build, prepare_phase
 
 
@@ -58,6 +60,31 @@ def test_gradients_are_those_of_the_plain_network() -> None:
         assert one is not None
         assert two is not None
         torch.testing.assert_close(two, one, rtol=1e-2, atol=1e-3 * float(one.abs().max()))
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18", "vgg11_bn"])
+@pytest.mark.parametrize("unfreeze", ["auto", 2])
+def test_what_does_not_learn_is_fused_and_the_rest_learns_as_ever(backbone: str, unfreeze: Unfreeze) -> None:
+    plain, other = lived_in(backbone), lived_in(backbone)
+    for model in (plain, other):
+        prepare_phase(model, "fine tuning", unfreeze=unfreeze, pretrained=True)
+        for part in model.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
+    folded = Folded(other, fuse_frozen=True)
+    for model, network in ((plain, plain), (other, folded)):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        loss = network(pictures()).square().mean()
+        loss.backward()
+        assert float(loss) > 0
+        optimizer.step()
+    for (name, one), two in zip(plain.state_dict().items(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4, msg=name)
+    fused = {name for name, part in folded.skeleton().named_modules() if isinstance(part, ConvolutionAndReLU)}
+    learning = {name.rpartition(".")[0] for name, value in other.named_parameters() if value.requires_grad}
+    assert not fused & learning
+    if _gives_the_plain_answer(torch.float32):
+        assert fused
 
 
 def test_the_parameters_are_the_models_own_and_a_step_is_seen_at_once() -> None:
