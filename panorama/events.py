@@ -69,7 +69,7 @@ class StageEnded:
 class PhaseStarted:
     """A phase begins; trainable_parameters counts single numbers.
 
-    first_half: how many pixels each of the first half of the epochs sees, as a share of those of the others.
+    first_half: the work of each of the first half of the epochs, which see smaller pictures, as a share of that of the others.
     """
 
     at: float
@@ -302,7 +302,7 @@ def progress(events: Sequence[Event] | History, now: float, config: TrainConfig)
     expected = _expected_epochs(h, finetuning, config.phases[1])
     running = next((b for b in reversed(h.batches) if b.phase == "fine tuning"), None)
     within = running.batch / running.batches if running and running.epoch > len(finetuning) else 0.0
-    costs = [epoch_work * _pixels(phase, number) for number in range(1, max(expected, len(finetuning) + 1) + 1)]
+    costs = [epoch_work * _share_of_work(phase, number) for number in range(1, max(expected, len(finetuning) + 1) + 1)]
     # Every part of the run: its work, and how much of it is done.
     heads = h.started.trained_folds == 0
     parts = {
@@ -322,7 +322,7 @@ def progress(events: Sequence[Event] | History, now: float, config: TrainConfig)
     return Progress(fraction, _doing(h, finetuning, running), _images_per_second(h, now), left, so_far)
 
 
-def _pixels(phase: PhaseStarted | None, epoch: int) -> float:
+def _share_of_work(phase: PhaseStarted | None, epoch: int) -> float:
     return phase.first_half if phase and 2 * epoch <= phase.max_epochs else 1.0
 
 

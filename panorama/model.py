@@ -35,7 +35,9 @@ _DOWNLOAD_TIMEOUT_SECONDS = 20.0
 STARTER_BACKBONE = "mobilenet_v2"
 _STARTER = Path(__file__).with_name("starter") / "mobilenet_v2.safetensors"
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_GENERAL = 0.03  # of the extractor's parameters are in its first blocks, which fine tuning leaves as they are
+# Shares of the extractor's parameters: fine tuning leaves the first blocks, which hold so many, as they are; and from its second half on those that
+# have settled by then.
+_GENERAL, _SETTLED = 0.03, 0.125
 _WIDEST_EARLY = 256  # channels: a row a picture is in memory, and wide maps are late ones, of which the last layer still knows
 # Two outputs in train mode, fixed 299-pixel input: not this code path.
 _LEFT_OUT = frozenset({"googlenet", "inception_v3"})
@@ -236,24 +238,26 @@ def blocks(extractor: nn.Module) -> list[nn.Module]:
     return [part for part in parts if any(True for _ in part.parameters())]
 
 
-def n_general(parts: Sequence[nn.Module]) -> int:
-    """How many of the first blocks see what any pictures have, edges, colours and textures: those that together hold less than 3 % of all parameters.
+def n_left(parts: Sequence[nn.Module], *, late: bool = False) -> int:
+    """How many of the first blocks fine tuning leaves as they are: those that together hold less than 3 % of all parameters, `late` in it 12.5 %.
 
-    Training them brought nothing (docs/decisions.md), and their large maps take nearly half of the time and of the memory: of MobileNetV2 the first
-    7 of 19, of ResNet-50 all before `layer2`, of VGG the first two stages. Fully connected blocks, which hold most of VGG, are not counted.
+    The first see what any pictures have, edges, colours and textures; training them brought nothing, and their large maps take nearly half of the
+    time and of the memory. The next have settled by the second half (FreezeOut, Brock et al. 2017; docs/decisions.md has the measurements). Of
+    MobileNetV2 the first 7 of 19 and late 11, of ResNet-50 all before `layer2` and late before `layer3`, of VGG-16 the first 4 and late 7 layers.
+    Fully connected blocks, which hold most of VGG, are not counted.
     """
     held = list(itertools.accumulate(0 if _is_linear(part) else sum(p.numel() for p in part.parameters()) for part in parts))
-    return sum(so_far < _GENERAL * held[-1] for so_far in held)
+    return sum(so_far < (_SETTLED if late else _GENERAL) * held[-1] for so_far in held)
 
 
 def _is_linear(part: nn.Module) -> bool:
     return all(isinstance(module, nn.Linear) for module in part.modules() if any(True for _ in module.parameters(recurse=False)))
 
 
-def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: Unfreeze, pretrained: bool) -> None:
+def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: Unfreeze, pretrained: bool, late: bool = False) -> None:
     """Sets which parameters train and which modules are in train mode for `phase`; the policy at the top of this module.
 
-    unfreeze: the blocks that fine tuning trains, "all" or so many of the last. "auto": all but the first (`n_general`).
+    unfreeze: the blocks that fine tuning trains, "all" or so many of the last. "auto": all but the first, and fewer when it is `late` (`n_left`).
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -264,7 +268,7 @@ def prepare_phase(model: Classifier, phase: PhaseName, *, unfreeze: Unfreeze, pr
     if phase == "adaptation":
         return
     parts = blocks(model.extractor)
-    n_kept = len(parts) - unfreeze if isinstance(unfreeze, int) else n_general(parts) if unfreeze == "auto" else 0
+    n_kept = len(parts) - unfreeze if isinstance(unfreeze, int) else n_left(parts, late=late) if unfreeze == "auto" else 0
     for part in parts[max(0, n_kept) :]:
         for parameter in part.parameters():
             parameter.requires_grad_(True)

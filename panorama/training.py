@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +41,7 @@ _WARM_UP = 0.15
 # With the cosine schedule the first half of the epochs sees smaller pictures, half the pixels for half the time (progressive resizing,
 # Howard 2018); not below a side at which there is little left to see.
 _SMALLER, _LEAST_SIDE = 5 / 7, 128
+_LATE_WORK = 0.73  # what a step takes of the same one before, when fine tuning leaves more blocks as they are: MobileNetV2's; for the time left
 
 
 @dataclass(frozen=True)
@@ -118,22 +120,26 @@ def _run_phase(
     clock: Callable[[], float],
 ) -> Iterator[Event]:
     small = _small_side(model, phase, config.image_size)
-    prepare_phase(model, phase.name, unfreeze=config.unfreezes, pretrained=pretrained)
+    prepare = partial(prepare_phase, model, phase.name, unfreeze=config.unfreezes, pretrained=pretrained)
+    prepare()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay)
     if state.optimizer_state is not None:
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": state.optimizer_state})
         state.optimizer_state = None
-    network = _network(model, phase.name, team)
+    network, was_late = _network(model, phase.name, team), False
     lengths = [len(part) for part in np.split(data.train, _cuts(len(data.train), config.batch_size, team.count))]
     n_batches = len(lengths)
     yield PhaseStarted(
         clock(), phase.name, phase.max_epochs, phase.learning_rate, phase.patience, sum(p.numel() for p in trainable),
-        (small / config.image_size) ** 2,
+        min(1.0, (small / config.image_size) ** 2 / (_LATE_WORK if config.unfreezes == "auto" and _is_late(phase, phase.max_epochs) else 1.0)),
     )  # fmt: skip
     while state.epoch < phase.max_epochs and state.without_improvement < phase.patience:
         epoch, started = state.epoch + 1, clock()
-        prepare_phase(model, phase.name, unfreeze=config.unfreezes, pretrained=pretrained)  # evaluation left eval mode
+        late = _is_late(phase, epoch)
+        prepare(late=late)  # evaluation left eval mode, too
+        if late != was_late:  # what has settled is computed as what never learned
+            network, was_late = _network(model, phase.name, team), late
         losses: list[float] = []
         seen = 0
         torch.manual_seed(_seed(config.seed, phase.name, epoch) + team.rank)  # dropout
@@ -195,6 +201,11 @@ def _small_side(model: Classifier, phase: Phase, image_size: int) -> int:
     except (RuntimeError, AssertionError, ValueError):
         return image_size
     return small
+
+
+def _is_late(phase: Phase, epoch: int) -> bool:
+    """Whether fine tuning leaves the blocks that have settled: in the second half of a schedule that is known to end, after an epoch that trained them."""
+    return phase.schedule == "cosine" and 2 * epoch > phase.max_epochs and epoch > 1
 
 
 def _factor(phase: Phase, step: int, steps: int) -> float:

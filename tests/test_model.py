@@ -99,16 +99,25 @@ def test_adaptation_trains_the_head_alone_and_fine_tuning_the_last_blocks() -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"),
-    [("mobilenet_v2", 7), ("resnet50", 3), ("efficientnet_b0", 4), ("swin_t", 3), ("vgg16", 4), ("mnasnet1_0", 0)],
+    ("name", "kept", "kept_late"),
+    [
+        ("mobilenet_v2", 7, 11),
+        ("resnet50", 3, 4),
+        ("efficientnet_b0", 4, 5),
+        ("swin_t", 3, 5),
+        ("vgg16", 4, 7),
+        ("mnasnet1_0", 0, 0),
+    ],
 )
-def test_fine_tuning_leaves_the_first_blocks_as_they_are(name: str, kept: int) -> None:
-    """What Detectron2 freezes of a ResNet (FREEZE_AT = 2): the stem and the first stage; of the others what is in front of the same place."""
+def test_fine_tuning_leaves_the_first_blocks_as_they_are(name: str, kept: int, kept_late: int) -> None:
+    """What Detectron2 freezes of a ResNet (FREEZE_AT = 2), the stem and the first stage, and late the second; of the others what is in front of
+    the same places."""
     model = build(name, 2, seed=0)
-    prepare_phase(model, "fine tuning", unfreeze="auto", pretrained=True)
-    trained = [any(p.requires_grad for p in part.parameters()) for part in blocks(model.extractor)]
-    assert trained == [False] * kept + [True] * (len(trained) - kept)
-    assert not any(part.training for part in blocks(model.extractor)[:kept])
+    for late, n_left in ((False, kept), (True, kept_late)):
+        prepare_phase(model, "fine tuning", unfreeze="auto", pretrained=True, late=late)
+        trained = [any(p.requires_grad for p in part.parameters()) for part in blocks(model.extractor)]
+        assert trained == [False] * n_left + [True] * (len(trained) - n_left)
+        assert not any(part.training for part in blocks(model.extractor)[:n_left])
     assert model.head.weight.requires_grad
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from panorama import hardware, training
 from panorama.checkpoint import load_checkpoint, save_checkpoint
-from panorama.config import Phase, Schedule, TrainConfig, seed_recipe
+from panorama.config import Phase, Schedule, TrainConfig, Unfreeze, seed_recipe
 from panorama.datasets import load
 from panorama.errors import PanoramaError
 from panorama.events import EpochEnded, Event
@@ -22,7 +22,7 @@ from panorama.features import Pixels, extract, whole_pass
 from panorama.finding import find_source
 from panorama.folding import Folded
 from panorama.hardware import Precisions
-from panorama.model import Classifier, build, prepare_phase
+from panorama.model import Classifier, blocks, build, prepare_phase
 from panorama.processes import ALONE
 from panorama.training import TrainingData, TrainingState, _factor, _small_side, _validate, is_within_chance, train
 
@@ -272,15 +272,19 @@ def test_a_network_that_is_destroyed_does_not_pass_validation(
         _validate(model, parts, TrainConfig(image_size=32), "fine tuning", ALONE)
 
 
+@pytest.mark.parametrize(("schedule", "after"), [("constant", 1), ("cosine", 1), ("cosine", 2)])
 def test_fine_tuning_goes_on_from_a_checkpoint_as_if_never_interrupted(
-    seed_folder: Callable[..., Path], home: Path, tmp_path: Path
+    seed_folder: Callable[..., Path], home: Path, tmp_path: Path, schedule: Schedule, after: int
 ) -> None:
-    """ResNet, whose weights lie in another order in memory than in the file: an optimizer that walks both alike mixes them up."""
+    """ResNet, whose weights lie in another order in memory than in the file: an optimizer that walks both alike mixes them up.
+
+    Before and after the epoch from which on more blocks are left as they are, which is the second.
+    """
     data = load(find_source(seed_folder(8, 4)), home)
     pixels = Pixels(data.paths, data.images, 32, contents=[picture.sha256 for picture in data.pictures], cache=home)
     config = TrainConfig(
         backbone="resnet18", epochs_adaptation=1, epochs_finetuning=3, patience_finetuning=9, image_size=32, batch_size=3,
-        schedule="constant", learning_rate_finetuning=1e-3,
+        schedule=schedule, learning_rate_finetuning=1e-3,
     )  # fmt: skip
     exact = Precisions(torch.float32, torch.float32)
 
@@ -298,7 +302,7 @@ def test_fine_tuning_goes_on_from_a_checkpoint_as_if_never_interrupted(
         if isinstance(event, EpochEnded) and (event.phase, event.epoch) == ("fine tuning", 3):
             expected = {name: value.clone() for name, value in whole.state_dict().items()}
     for event in events(interrupted, states[1]):
-        if isinstance(event, EpochEnded) and (event.phase, event.epoch) == ("fine tuning", 1):
+        if isinstance(event, EpochEnded) and (event.phase, event.epoch) == ("fine tuning", after):
             save_checkpoint(tmp_path, interrupted, states[1])
             break
     found = load_checkpoint(tmp_path, resumed)
@@ -309,3 +313,40 @@ def test_fine_tuning_goes_on_from_a_checkpoint_as_if_never_interrupted(
             assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
             return
     pytest.fail("the third epoch was not trained")
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "schedule", "epochs", "expected"),
+    [
+        ("auto", "cosine", 4, [7, 7, 11, 11]),
+        ("auto", "cosine", 3, [7, 11, 11]),
+        ("auto", "cosine", 1, [7]),
+        ("auto", "constant", 3, [7, 7, 7]),
+        ("all", "cosine", 2, [0, 0]),
+        (3, "cosine", 2, [16, 16]),
+    ],
+)
+def test_the_blocks_that_an_epoch_leaves_as_they_are(
+    seed_folder: Callable[..., Path], home: Path, unfreeze: Unfreeze, schedule: Schedule, epochs: int, expected: list[int]
+) -> None:
+    """Seen from outside: which of MobileNetV2's 19 blocks have other weights after the epoch than before it."""
+    data = load(find_source(seed_folder(8, 4)), home)
+    pixels = Pixels(data.paths, data.images, 32, contents=[picture.sha256 for picture in data.pictures], cache=home)
+    config = TrainConfig(
+        epochs_adaptation=0, epochs_finetuning=epochs, patience_finetuning=9, image_size=32, batch_size=3, schedule=schedule, unfreeze=unfreeze,
+    )  # fmt: skip
+    model = build("mobilenet_v2", data.targets.shape[1], seed=0)
+    parts = TrainingData(pixels, data.targets, np.arange(6), np.arange(6, 8), np.zeros((6, 1280)), np.zeros((2, 1280)))
+
+    def weights() -> list[torch.Tensor]:
+        return [torch.cat([p.detach().flatten() for p in part.parameters()]) for part in blocks(model.extractor)]
+
+    left, before = [], weights()
+    for event in train(model, parts, config, precisions=Precisions(torch.float32, torch.float32), pretrained=True):
+        if isinstance(event, EpochEnded):
+            after = weights()
+            moved = [not torch.equal(one, two) for one, two in zip(before, after, strict=True)]
+            left.append(moved.index(True))
+            assert all(moved[left[-1] :])
+            before = after
+    assert left == expected
