@@ -156,10 +156,11 @@ def corners_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: t
     network = for_inference(model)
     where = next(model.parameters()).device
     place = _map_of_large(network, pixels.side)
+    at_once = max(1, batch_size(where) // (4 if place is None else 2))
 
     @torch.inference_mode()
     def run(indices: Indices) -> Iterator[Features]:
-        for batch in pixels.batches(in_batches(indices, max(1, batch_size(where) // 4))):
+        for batch in pixels.batches(in_batches(indices, at_once)):
             with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
                 if place is None:
                     x = preprocessing.for_tiles(batch.to(where), image_size)

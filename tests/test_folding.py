@@ -76,7 +76,7 @@ def test_what_does_not_learn_is_fused_and_the_rest_learns_as_ever(backbone: str,
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         loss = network(pictures()).square().mean()
         loss.backward()
-        assert float(loss) > 0
+        assert loss.item() > 0
         optimizer.step()
     for (name, one), two in zip(plain.state_dict().items(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4, msg=name)
