@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 Fold = Literal["nothing", "norms", "norms and ReLUs"]
-# name: forward, training (of all blocks) or fine tuning (as panorama does), keep memory, channels_last, what is folded into the convolutions, bfloat16, batch
+# name: forward, training (of all blocks), fine tuning (as panorama does in its first half) or late (in its second), keep memory, channels_last, what is folded into the convolutions, bfloat16, batch
 LINES: dict[str, tuple[str, bool, bool, Fold, bool, int]] = {
     "forward, plain, a picture at a time": ("forward", False, False, "nothing", False, 1),
     "forward, plain": ("forward", False, False, "nothing", False, 64),
@@ -38,6 +38,8 @@ LINES: dict[str, tuple[str, bool, bool, Fold, bool, int]] = {
     "training step, the same, bfloat16": ("training", True, True, "norms", True, 32),
     "fine tuning, first blocks left": ("fine tuning", True, True, "norms", False, 32),
     "fine tuning, first blocks left, bfloat16": ("fine tuning", True, True, "norms", True, 32),
+    "fine tuning, second half": ("late", True, True, "norms", False, 32),
+    "fine tuning, second half, bfloat16": ("late", True, True, "norms", True, 32),
 }
 RUNTIMES = ("ONNX Runtime", "OpenVINO", "OpenVINO, bfloat16")
 
@@ -66,7 +68,7 @@ def torch_line(kind: str, keep: bool, channels_last: bool, fold: Fold, lower: bo
     x = torch.rand(batch, 3, size, size)
     if channels_last:
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    prepare_phase(model, "fine tuning", unfreeze="auto" if kind == "fine tuning" else "all", pretrained=True)
+    prepare_phase(model, "fine tuning", unfreeze="all" if kind == "training" else "auto", pretrained=True, late=kind == "late")
     if kind == "forward":
         networks = {"nothing": torch.nn.Module.eval, "norms": folded, "norms and ReLUs": for_inference}
         network: torch.nn.Module = networks[fold](model)
@@ -76,7 +78,7 @@ def torch_line(kind: str, keep: bool, channels_last: bool, fold: Fold, lower: bo
             with torch.autocast("cpu", torch.bfloat16, enabled=lower):
                 network(x)
     else:
-        network = model if fold == "nothing" else Folded(model)
+        network = model if fold == "nothing" else Folded(model, fuse_frozen=True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 
         def compute() -> None:

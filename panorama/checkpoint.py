@@ -7,6 +7,7 @@ sees the old file or the new one. A file that was changed or damaged is refused,
 import hashlib
 import json
 import math
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,7 @@ from panorama.training import TrainingState
 MODEL, CARD = "model.safetensors", "model.json"
 _CHECKPOINT, _PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 _FORMAT = 1
-# Of adaptation, whose epochs take milliseconds: writing after each took longer than the epochs. A kill costs this much of it.
-_KEEP_EVERY_SECONDS = 2.0
+_BEST_EVERY_SECONDS = 2.0  # of adaptation, whose epochs take milliseconds; a resumed run does not need the file
 
 
 class CheckpointError(PanoramaError):
@@ -49,38 +49,36 @@ class ModelCard:
 
 
 class Keeper:
-    """Writes the checkpoint, then the best model, of a run while it trains: after each epoch of fine tuning, and every two seconds of adaptation.
+    """Writes the checkpoint of a run after each epoch, and the best model: at once in fine tuning, every two seconds and at its end in adaptation.
 
-    Told of every event while the model is as the event says.
+    Told of every event while the model is as the event says, and when the training is left before its end.
     """
 
     def __init__(self, folder: Path, model: Classifier, state: TrainingState, card: ModelCard) -> None:
         self._folder, self._model, self._state, self._card = folder, model, state, card
         self._kept_at = -math.inf
-        self._is_due = self._has_new_best = False
+        self._has_new_best = False
 
-    def __call__(self, event: Event, *, at_once: bool = False) -> None:
-        """at_once: whoever trains is about to stop."""
+    def __call__(self, event: Event) -> None:
         if isinstance(event, EpochEnded):
-            self._is_due = True
+            # The checkpoint first, whose own model is the best when it says so: a kill before the best is written loses nothing, and one after it
+            # never leaves a best that the checkpoint does not know.
+            save_checkpoint(self._folder, self._model, self._state)
             self._has_new_best |= event.is_best
-            if at_once or event.phase == "fine tuning" or event.at - self._kept_at >= _KEEP_EVERY_SECONDS:
-                self._keep(event.at)
-        elif isinstance(event, PhaseEnded) and self._is_due:
-            self._keep(event.at)
+            if event.phase == "fine tuning" or time.monotonic() - self._kept_at >= _BEST_EVERY_SECONDS:
+                self._keep_best()
+        elif isinstance(event, PhaseEnded):
+            self._keep_best()
 
-    def _keep(self, at: float) -> None:
-        state = self._state
-        # A checkpoint whose own model is the best comes first: a kill before the best is written loses nothing, and none after it leaves a best
-        # that the checkpoint does not know, from which fine tuning would start. The best of an epoch between two checkpoints comes before the
-        # second: after a kill in between that epoch of adaptation is repeated, which starts from no best.
-        if self._has_new_best and (state.best_phase, state.best_epoch) != (state.phase, state.epoch):
-            save_model(self._folder, state.best_weights, self._card)
-            self._has_new_best = False
-        save_checkpoint(self._folder, self._model, state)
+    def leave(self) -> None:
+        """Writes what adaptation found best: who stops a run is left with the model that its events name. At any moment, in an epoch too."""
+        if self._state.phase == "adaptation":
+            self._keep_best()
+
+    def _keep_best(self) -> None:
         if self._has_new_best:
-            save_model(self._folder, state.best_weights, self._card)
-        self._kept_at, self._is_due, self._has_new_best = at, False, False
+            save_model(self._folder, self._state.best_weights, self._card)
+            self._has_new_best, self._kept_at = False, time.monotonic()
 
 
 def save_model(folder: Path, weights: dict[str, Tensor], card: ModelCard) -> None:
@@ -157,8 +155,14 @@ def best_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, model: Classifier, state: TrainingState) -> None:
-    """Writes model, optimizer and state so that `load_checkpoint` can go on after this epoch; keeps the one before."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    """Writes model, optimizer and state so that `load_checkpoint` can go on after this epoch; keeps the one before.
+
+    Adaptation leaves the extractor as it is: the head alone is written then, and of a best model that adaptation found its head.
+    """
+    is_adapting = state.phase == "adaptation"
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items() if _of_head(name) or not is_adapting}
+    if state.best_phase == "adaptation":
+        tensors |= {f"best.{name}": value for name, value in state.best_weights.items() if _of_head(name)}
     if state.optimizer is not None:
         for index, values in state.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
@@ -173,8 +177,14 @@ def save_checkpoint(folder: Path, model: Classifier, state: TrainingState) -> No
     write_atomically(folder / _CHECKPOINT, data)
 
 
+def _of_head(name: str) -> bool:
+    return name.startswith("head.")
+
+
 def load_checkpoint(folder: Path, model: Classifier) -> tuple[TrainingState, str | None] | None:
-    """The newest whole checkpoint, its model loaded into `model`; None when there is none.
+    """The newest whole checkpoint, its model loaded into `model`, which is as training found it; None when there is none.
+
+    The state has the best weights where adaptation found them; those that fine tuning found are in `best_weights`, or the checkpoint's own.
 
     The second value says in words that the newest was damaged and the one before it is used. Raises CheckpointError when
     checkpoints are there but none is whole.
@@ -201,7 +211,13 @@ def _load_checkpoint(path: Path, model: Classifier) -> TrainingState:
     values = json.loads(metadata["state"])
     if values.get("preprocessing") != preprocessing.VERSION:
         raise CheckpointError(f"{path}: made by another version of panorama, which prepared pictures in another way.")
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    untrained = {name: value.detach().cpu().clone() for name, value in model.state_dict().items() if not _of_head(name)}
+    weights, best = (
+        {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        for prefix in ("model.", "best.")
+    )
+    if values["phase"] == "adaptation":
+        weights = {**untrained, **weights}
     _check_shapes(path, weights, model)
     load_weights(model, weights)
     optimizer: dict[int, dict[str, Tensor]] = {}
@@ -218,6 +234,8 @@ def _load_checkpoint(path: Path, model: Classifier) -> TrainingState:
         values["best_epoch"],
     )
     state.optimizer_state = dict(optimizer) or None
+    if best:
+        state.best_weights = {name: value.to(model.head.weight.device) for name, value in {**untrained, **best}.items()}
     return state
 
 

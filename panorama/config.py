@@ -38,7 +38,7 @@ class TrainConfig:
     """Everything that shapes a run except the data. Raises PanoramaError on values that cannot work.
 
     `weights` is "imagenet", "starter" (drawn pictures taught them; they ship with panorama), "none" or the path of a state dict. `unfreeze` is what
-    fine tuning trains: "all" blocks, how many of the last, or "auto", all but the first (`unfreezes`, `model.prepare_phase`). `validation_share` is taken from the training split; `test_share` only where the data brings no
+    fine tuning trains: "all" blocks, how many of the last, or "auto", all but the first, and from the second half of a cosine on fewer (`unfreezes`, `model.prepare_phase`). `validation_share` is taken from the training split; `test_share` only where the data brings no
     test split. `fold_models` says what judges a fold: "heads" on features of the pretrained extractor (seconds), or a model
     "trained" through both phases for each fold (a training each); "auto" takes heads where there is pretraining, for without it
     the features say little. `schedule` is that of fine tuning: "cosine" needs few epochs and all of them, "constant" goes on until

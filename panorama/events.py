@@ -69,7 +69,7 @@ class StageEnded:
 class PhaseStarted:
     """A phase begins; trainable_parameters counts single numbers.
 
-    first_half: the work of each of the first half of the epochs, which see smaller pictures, as a share of that of the others.
+    first_half: the work of each of the first half of the epochs, which may see smaller pictures and train more blocks, over that of the others.
     """
 
     at: float

@@ -40,9 +40,9 @@ class Folded(nn.Module):
             replace(skeleton, norm, nn.Identity())
         depthwise.adopt(skeleton)
         activations.adopt(skeleton)
-        if fuse_frozen:
-            fusing.fuse(skeleton, lambda name: not self._learns(name))
         self._skeleton = (skeleton,)  # in a tuple, so that its tensors are no parameters of this module
+        if fuse_frozen and all(bool(value.isfinite().all()) for value in self.tensors().values()):
+            fusing.fuse(skeleton, lambda name: not self._learns(name))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, n_labels)."""

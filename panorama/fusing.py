@@ -1,4 +1,4 @@
-"""ReLU computed inside the convolution before it, for inference on a CPU: the same numbers up to rounding, for one pass over memory less.
+"""ReLU computed inside the convolution before it, where nothing is learned, on a CPU: the same numbers up to rounding, for one pass over memory less.
 
 oneDNN, which computes PyTorch's convolutions on most CPUs, takes an activation along and applies it before a result leaves the core. PyTorch
 uses that in `torch.compile` alone (which takes minutes), through an operator that is not public. So it is tried when it is first needed, and

@@ -132,7 +132,7 @@ def _run_phase(
     n_batches = len(lengths)
     yield PhaseStarted(
         clock(), phase.name, phase.max_epochs, phase.learning_rate, phase.patience, sum(p.numel() for p in trainable),
-        min(1.0, (small / config.image_size) ** 2 / (_LATE_WORK if config.unfreezes == "auto" and _is_late(phase, phase.max_epochs) else 1.0)),
+        (small / config.image_size) ** 2 / (_LATE_WORK if config.unfreezes == "auto" and _is_late(phase, phase.max_epochs) else 1.0),
     )  # fmt: skip
     while state.epoch < phase.max_epochs and state.without_improvement < phase.patience:
         epoch, started = state.epoch + 1, clock()

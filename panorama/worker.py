@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -220,20 +221,26 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
     training_data = TrainingData(pixels, data.targets, train_at, validation_at, features[train_at], features[validation_at])
     team.wait()  # until every process has read the checkpoint that the first will write over
     keep = checkpoint.Keeper(job.folder, model, state, card)
-    for event in train(
-        model, training_data, config, precisions=precisions, pretrained=config.weights != "none", state=state, team=team
-    ):
-        if isinstance(event, BatchEnded):
-            log.append_batch(event)
-        else:
-            log.append(event)
-        if (
-            team.is_first
-        ):  # after the event: a kill between the two repeats what was not kept, and `Resumed` takes the first telling back
-            keep(event, at_once=job.stop_is_asked())
-        if isinstance(event, PhaseEnded) and event.best_epoch is None:
-            raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
-        log.stop_together()
+    try:
+        for event in train(
+            model, training_data, config, precisions=precisions, pretrained=config.weights != "none", state=state, team=team
+        ):
+            if isinstance(event, BatchEnded):
+                log.append_batch(event)
+            else:
+                log.append(event)
+            if (
+                team.is_first
+            ):  # after the event: a kill between the two repeats the epoch, and `Resumed` takes back what was told of it
+                keep(event)
+            if isinstance(event, PhaseEnded) and event.best_epoch is None:
+                raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
+            log.stop_together()
+    except (Exception, KeyboardInterrupt):
+        if team.is_first:
+            with suppress(OSError):  # a full disk must not hide why the training is left; what resumes does not need the file
+                keep.leave()
+        raise
     _finish(job, log, model, fresh, pixels, data, splits, features, early, computing)
 
 
@@ -292,8 +299,9 @@ def _resume(job: Run, model: Classifier, log: RunLog, card: checkpoint.ModelCard
     state, problem = found
     if problem:
         log.append(Note(time.time(), problem))
-    if (state.best_phase, state.best_epoch) == (state.phase, state.epoch):
+    if not state.best_weights and (state.best_phase, state.best_epoch) == (state.phase, state.epoch):
         state.best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    if state.best_weights:
         if team.is_first:
             checkpoint.save_model(job.folder, state.best_weights, card)
     else:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from panorama.checkpoint import CheckpointError, ModelCard, best_weights, load_checkpoint, load_model, save_checkpoint, save_model
+from panorama.config import PhaseName
 from panorama.model import build
 from panorama.training import TrainingState
 
@@ -127,6 +128,28 @@ def test_a_checkpoint_brings_back_model_optimizer_and_counters(tmp_path: Path) -
     assert back.optimizer_state is not None
     expected = state.optimizer.state_dict()["state"]
     assert all(torch.equal(expected[i][name], back.optimizer_state[i][name]) for i in expected for name in expected[i])
+
+
+@pytest.mark.parametrize("phase", ["adaptation", "fine tuning"])
+def test_what_adaptation_found_best_is_brought_back_beside_what_came_after(tmp_path: Path, phase: PhaseName) -> None:
+    """The extractor as it was, with the best head; whether adaptation goes on from there or fine tuning has changed the extractor since."""
+    untouched, model = build("mobilenet_v2", 2, seed=0), build("mobilenet_v2", 2, seed=0)
+    state = TrainingState(phase, 3, 1, 0.25, "adaptation", 2)
+    state.best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    state.best_weights["head.weight"] += 1
+    with torch.no_grad():
+        model.head.weight.mul_(2)
+        if phase == "fine tuning":
+            for parameter in model.extractor.parameters():
+                parameter.add_(0.1)
+    save_checkpoint(tmp_path, model, state)
+    assert ((tmp_path / "checkpoint.safetensors").stat().st_size < 100_000) == (phase == "adaptation")
+
+    found = load_checkpoint(tmp_path, untouched)
+    assert found is not None
+    for name, value in model.state_dict().items():
+        assert torch.equal(untouched.state_dict()[name], value), name
+        assert torch.equal(found[0].best_weights[name], state.best_weights[name]), name
 
 
 def test_a_folder_without_a_checkpoint_starts_from_nothing(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from panorama import checkpoint, features, hardware, runs, worker
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.errors import PanoramaError
-from panorama.events import EpochEnded, RunEnded
+from panorama.events import BatchEnded, EpochEnded, RunEnded
 from panorama.finding import find_source
 from panorama.model import build
 from panorama.preparing import refuse_features_that_are_no_numbers
@@ -189,16 +189,19 @@ def test_a_run_killed_in_each_phase_ends_as_if_never_interrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [("save_model", 2), ("save_checkpoint", 2), ("save_model", 1), ("save_checkpoint", 3)])
+@pytest.mark.parametrize(
+    "at", [("save_checkpoint", 2), ("save_checkpoint", 4), ("save_model", 2), ("save_checkpoint", -1), ("save_model", -1)]
+)
 def test_a_kill_around_what_is_kept_of_adaptation_changes_nothing(
     seed_folder: Callable[..., Path], home: Path, at: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is kept: the first epoch, then nothing for two seconds, then the last one, which is not the best; then fine tuning."""
+    """The best model is kept of the first epoch and at the end of the phase only, and its last epoch is not the best; then comes fine tuning."""
     folder = seed_folder()
     settings: dict[str, object] = {"epochs_adaptation": 60, "epochs_finetuning": 1, "learning_rate_adaptation": 1e-4}
-    monkeypatch.setattr(checkpoint, "_KEEP_EVERY_SECONDS", 1000.0)
+    monkeypatch.setattr(checkpoint, "_BEST_EVERY_SECONDS", 1000.0)
     whole = new_run(folder, home, **settings)
     kept: list[tuple[str, int]] = []
+    killed_at: tuple[str, int] | None = None
 
     def counting(name: str) -> Callable[..., None]:
         original = getattr(checkpoint, name)
@@ -213,23 +216,48 @@ def test_a_kill_around_what_is_kept_of_adaptation_changes_nothing(
 
     for name in ("save_model", "save_checkpoint"):
         monkeypatch.setattr(checkpoint, name, counting(name))
-    killed_at: tuple[str, int] | None = None
     assert work(whole.folder) == "complete"
     adapted = [e for e in whole.history().epochs if e.phase == "adaptation"]
     assert adapted[0].is_best
     assert not adapted[-1].is_best
     assert sum(e.is_best for e in adapted) > 2
-    first, later = [("save_checkpoint", 1), ("save_model", 1)], [("save_model", 2), ("save_checkpoint", 2)]
-    assert kept[:5] == [*first, *later, ("save_checkpoint", 3)]
+    assert kept.index(("save_model", 2)) > kept.index(("save_checkpoint", len(adapted)))
 
+    killed_at = at if at[1] > 0 else next(one for one in reversed(kept) if one[0] == at[0])
     kept.clear()
-    killed_at = at
     run = new_run(folder, home, **settings)
     with pytest.raises(KilledError):
         work(run.folder)
     killed_at = None
     assert work(run.folder) == "complete"
     assert outcome(run) == outcome(whole)
+
+
+@pytest.mark.parametrize("how", ["asked to stop", "interrupted"])
+def test_who_stops_in_adaptation_is_left_with_the_model_that_was_best(
+    seed_folder: Callable[..., Path], home: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an epoch, long before the next time that the best is kept."""
+    monkeypatch.setattr(checkpoint, "_BEST_EVERY_SECONDS", 1000.0)
+    run = new_run(seed_folder(), home, epochs_adaptation=60, learning_rate_adaptation=1e-5, batch_size=2)
+    told: list[float] = []
+
+    def stopping(event: object) -> None:
+        if isinstance(event, EpochEnded):
+            told.append(event.validation_loss)
+        elif isinstance(event, BatchEnded) and len(told) == 5:
+            if how == "interrupted":
+                raise KeyboardInterrupt
+            run.ask_to_stop()
+
+    assert work(run.folder, stopping) == "stopped"
+    best = run.history().best
+    assert best is not None
+    assert best.epoch == 5, "each epoch was better than the one before"
+    model, _ = checkpoint.load_model(run.folder)
+    saved, _ = checkpoint._read(run.folder / "checkpoint.safetensors")
+    assert torch.equal(model.head.weight.detach(), saved["best.head.weight"])
+    assert torch.equal(model.head.weight.detach(), saved["model.head.weight"]), "the fifth epoch's own"
 
 
 class KilledError(BaseException):
@@ -274,19 +302,25 @@ def test_the_negative_control_another_seed_does_not_end_the_same(seed_folder: Ca
     assert outcome(one) != outcome(two)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(seed_folder: Callable[..., Path], home: Path) -> None:
+@pytest.mark.parametrize("after", [("adaptation", 3), ("fine tuning", 1)])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    seed_folder: Callable[..., Path], home: Path, after: tuple[str, int]
+) -> None:
+    """After the first epoch of fine tuning, too, whose model is the best by then: the one before goes on from what adaptation found."""
     folder = seed_folder()
-    settings = {"epochs_adaptation": 4, "patience_adaptation": 9, "epochs_finetuning": 1}
+    settings = {"epochs_adaptation": 60, "patience_adaptation": 2, "epochs_finetuning": 2, "learning_rate_adaptation": 1e-4}
     whole = new_run(folder, home, **settings)
     work(whole.folder)
+    assert not [e for e in whole.history().epochs if e.phase == "adaptation"][-1].is_best
 
     run = new_run(folder, home, **settings)
 
-    def stop_after_three(event: object) -> None:
-        if isinstance(event, EpochEnded) and event.epoch == 3:
+    def stop(event: object) -> None:
+        if isinstance(event, EpochEnded) and (event.phase, event.epoch) == after:
+            assert event.is_best
             run.ask_to_stop()
 
-    assert work(run.folder, stop_after_three) == "stopped"
+    assert work(run.folder, stop) == "stopped"
     newest = run.folder / "checkpoint.safetensors"
     data = bytearray(newest.read_bytes())
     data[-5] ^= 0xFF

@@ -22,7 +22,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "augmentation": "turn, crop and mirror training pictures at random",
         "validation_share": "share of the training split that decides early stopping, which epoch is kept, and thresholds",
         "test_share": "share held out for the report, where the data brings no test split",
-        "unfreeze": "what fine tuning trains: all blocks, the last N, or auto: all but the first, which see edges and colours (all with --weights starter or none)",
+        "unfreeze": "what fine tuning trains: all blocks, the last N, or auto: all but the first, which see edges and colours, and fewer in the second half (all with --weights starter or none)",
         "precision": "of training steps and feature passes, auto measures which is faster here; answers are float32",
         "folds": "folds of the out-of-fold probabilities",
         "fold_models": "what judges a fold: heads on pretrained features, or a model trained for it; auto: heads unless --weights none",

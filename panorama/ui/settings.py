@@ -115,7 +115,7 @@ def settings(defaults: TrainConfig, name: str) -> TrainConfig | None:
             1000,
             0,
             key=f"unfreeze-{name}",
-            help="What fine tuning trains. 0: as the recipe has it, all but the first blocks, which see edges and colours; all of them in the notebook’s recipe, from starter weights and from random ones. More than there are: all.",
+            help="What fine tuning trains. 0: as the recipe has it, all but the first blocks, which see edges and colours, and fewer in the second half; all of them in the notebook’s recipe, from starter weights and from random ones. More than there are: all.",
         )
         augmentation = c.toggle(
             "Augment pictures",
