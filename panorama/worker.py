@@ -229,9 +229,8 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
                 log.append_batch(event)
             else:
                 log.append(event)
-            if (
-                team.is_first
-            ):  # after the event: a kill between the two repeats the epoch, and `Resumed` takes back what was told of it
+            # Told first, then kept: a kill between the two repeats the epoch, and `Resumed` takes back what was told of it.
+            if team.is_first:
                 keep(event)
             if isinstance(event, PhaseEnded) and event.best_epoch is None:
                 raise PanoramaError("No epoch was trained; give at least one phase an epoch.")
