@@ -20,6 +20,7 @@ from panorama.processes import Team
 from panorama.runs import Run, keep_weights, write_rows
 
 _CALIBRATION_IMAGES, _CALIBRATION_BATCH = 512, 64
+_CLEARLY_SLOWER = 2.0  # times: two tries of one picture on a busy machine say no finer
 
 
 def load_weights(job: Run, model: Classifier, config: TrainConfig, team: Team) -> tuple[TrainConfig, str, str]:
@@ -103,6 +104,16 @@ def try_out(model: Classifier, config: TrainConfig) -> None:
             f"{config.backbone} does not take pictures of {config.image_size} x {config.image_size} pixels ({error}). "
             "Use --image-size 224, or another backbone."
         ) from error
+
+
+def said_of_precision(config: TrainConfig, model: Classifier) -> str:
+    """A warning, where bfloat16 was asked for and is clearly slower here; otherwise empty."""
+    if config.precision != "bfloat16" or (slower := hardware.times_slower_in_bfloat16(model, config)) < _CLEARLY_SLOWER:
+        return ""
+    return (
+        f"bfloat16, which was asked for, takes about {slower:.0f} times as long as float32 on this processor. "
+        "Without --precision the faster of the two is chosen."
+    )
 
 
 def choose_precisions(earlier: RunStarted | None, config: TrainConfig, model: Classifier, cache: Path) -> Precisions:

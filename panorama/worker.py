@@ -53,6 +53,7 @@ from panorama.preparing import (
     load_weights,
     refuse_features_that_are_no_numbers,
     refuse_labels_that_never_vary,
+    said_of_precision,
     try_out,
 )
 from panorama.processes import Team, join, leave
@@ -198,6 +199,8 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
         if instead:
             log.append(Note(time.time(), instead))
         log.append(Note(time.time(), f"{config.backbone} with {weights}."))
+        if earlier is None and (slow := said_of_precision(config, model)):
+            log.append(Note(time.time(), slow))
         with log.stage(DECODING, len(pixels)) as advanced:
             pixels.read(advanced)
         team.wait()

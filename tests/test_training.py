@@ -23,6 +23,7 @@ from panorama.finding import find_source
 from panorama.folding import Folded
 from panorama.hardware import Precisions
 from panorama.model import Classifier, blocks, build, prepare_phase
+from panorama.preparing import said_of_precision
 from panorama.processes import ALONE
 from panorama.training import TrainingData, TrainingState, _factor, _small_side, _validate, is_within_chance, train
 
@@ -216,6 +217,18 @@ def test_where_bfloat16_is_hopeless_a_single_picture_says_so(tmp_path: Path, mon
     found = hardware.precisions(TrainConfig(image_size=32), small_model(), tmp_path)
     assert found == Precisions(torch.float32, torch.float32)
     assert asked == [1] * 4, "no step and no batch wait a minute for what one pass of a picture says"
+
+
+@pytest.mark.parametrize(
+    ("precision", "seconds", "said"), [("bfloat16", 14.0, True), ("bfloat16", 1.2, False), ("auto", 14.0, False)]
+)
+def test_bfloat16_that_is_asked_for_where_it_is_slow_comes_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, precision: str, seconds: float, said: bool
+) -> None:
+    monkeypatch.setattr(hardware._Trial, "_seconds", lambda _, __, dtype: seconds if dtype is torch.bfloat16 else 1.0)
+    config = TrainConfig(image_size=32, precision=precision)  # type: ignore[arg-type]
+    warning = said_of_precision(config, small_model())
+    assert ("about 14 times as long" in warning) if said else not warning
 
 
 def test_a_workspace_on_another_machine_measures_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

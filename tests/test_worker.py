@@ -66,6 +66,15 @@ def test_a_run_writes_every_file_with_every_image(seed_folder: Callable[..., Pat
     assert isinstance(run.events()[-1], RunEnded)
 
 
+def test_a_run_tells_of_bfloat16_that_it_was_asked_for_and_that_is_slow_here(
+    seed_folder: Callable[..., Path], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "times_slower_in_bfloat16", lambda *_: 14.0)
+    run = new_run(seed_folder(), home, precision="bfloat16")
+    assert work(run.folder) == "complete"
+    assert any("about 14 times as long as float32" in note for note in run.history().notes)
+
+
 def test_suspects_hold_every_cell_once_most_doubtful_first(seed_folder: Callable[..., Path], home: Path) -> None:
     run = new_run(seed_folder(), home)
     work(run.folder)
