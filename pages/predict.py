@@ -36,7 +36,7 @@ if are_of_before:
         what, icon=":material/close:", type="tertiary", on_click=predicting.put_away, help="New pictures take their place."
     )
 elif predicting.are_too_many(sources):
-    left.caption("More than 200 MB of pictures: they are gone when you leave this page.")
+    left.caption(f"More than {predicting.KEPT_MB} MB of pictures: they are gone when you leave this page.")
 if not sources:
     st.info("Drop pictures above, or copy a picture and paste it. They stay on this machine and are not stored.")
     ui.page_link("review", "Back to the way: review the labels that are probably wrong →")

@@ -47,7 +47,7 @@ def test_what_was_taken_out_of_the_uploader_stays_out() -> None:
 
 def test_too_many_are_answered_but_not_kept(monkeypatch: pytest.MonkeyPatch, session: dict[str, object]) -> None:
     predicting.sources([B])
-    monkeypatch.setattr(predicting, "_KEPT_BYTES", 2)
+    monkeypatch.setattr(predicting, "KEPT_MB", 2 / 2**20)
     assert not predicting.are_too_many([B])
     assert predicting.are_too_many([A, B])
     assert predicting.sources([A, B]) == ([A, B], False)

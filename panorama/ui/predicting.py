@@ -28,7 +28,7 @@ _OVERLAY_SIDE = 112
 _KEPT_LOOKS = 200
 _FEW_LABELS = 8  # that are all shown
 _LEFT_HERE, _ARE_OF_BEFORE = "predict-left-here", "predict-are-of-before"  # in the session
-_KEPT_BYTES = 200 * 2**20
+KEPT_MB = 200
 
 
 @st.cache_resource(show_spinner="Loading the model", max_entries=3)
@@ -88,7 +88,7 @@ def sources(given: list[tuple[str, bytes]]) -> tuple[list[tuple[str, bytes]], bo
 
 def are_too_many(pictures: Sequence[tuple[str, bytes]]) -> bool:
     """Whether they take more memory than the server keeps for somebody who is elsewhere."""
-    return sum(len(data) for _, data in pictures) > _KEPT_BYTES
+    return sum(len(data) for _, data in pictures) > KEPT_MB * 2**20
 
 
 def put_away() -> None:
