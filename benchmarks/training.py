@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+PHASES = ("adaptation", "fine tuning")
 
 
 @dataclass
@@ -50,9 +51,6 @@ def measured(command: list[str], **environment: str) -> tuple[str, float, int]:
     if status:
         sys.exit(f"{' '.join(command)} failed:\n{text[-2000:]}")
     return text, seconds, usage.ru_maxrss * 1024
-
-
-PHASES = ("adaptation", "fine tuning")
 
 
 def seed_recipe(options: argparse.Namespace) -> Result:

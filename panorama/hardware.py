@@ -19,7 +19,7 @@ from panorama.folding import Folded, for_inference
 from panorama.model import Classifier, prepare_phase
 
 _CLEARLY_FASTER, _HOPELESS = 1.15, 0.25
-_VERSION = 3  # part of what a measurement is kept under: raise it when steps or passes change their speed
+_VERSION = 4  # part of what a measurement is kept under: raise it when steps or passes change their speed
 _TRIED_ON, _ROUNDS = 16, 3  # pictures, of which the fastest counts
 _GLANCES = 2  # rounds with a single picture
 # glibc's mallopt
