@@ -66,8 +66,8 @@ def limit(run: Path, files: list[Path], name: str) -> float:
 
     from panorama import hardware
     from panorama.checkpoint import load_model
-    from panorama.features import batch_size
     from panorama.folding import for_inference
+    from panorama.hardware import batch_size
 
     hardware.keep_memory()
     model, card = load_model(run)

@@ -1,10 +1,11 @@
 """Time and quality of a whole training, beside the seed notebook's recipe and fastai, on the same pictures, weights and machine.
 
-    python benchmarks/training.py DATA WEIGHTS PEERS [--seeds 3] [--peer-seeds 1] [--only panorama seed fastai] [--whole]
+    python benchmarks/training.py DATA WEIGHTS PEERS [--seeds 3] [--peer-seeds 1] [--only panorama seed fastai] [--whole | --counts 16 12]
 
 PEERS: the folder with seed_recipe.py and fastai_peer.py. The seed recipe's wall time is one timed epoch of each phase times the
 number of epochs that its own early stopping takes in a run with `--fast`, which also gives its quality; with `--whole`, for CPUs
-that are slow at the bfloat16 of `--fast`, that of a plain run with all its epochs. fastai must be installed. One after another, panorama's
+that are slow at the bfloat16 of `--fast`, that of a plain run with all its epochs. `--counts` takes the numbers of epochs
+of an earlier run, where there is no time for another: then the recipe's quality is not measured. fastai must be installed. One after another, panorama's
 seeds before, between and after the peers, because shared machines drift; run nothing beside it.
 """
 
@@ -57,7 +58,7 @@ def seed_recipe(options: argparse.Namespace) -> Result:
     images = sum(1 for _ in (options.data / "train_label.csv").open()) - 1  # without the header
     script = [sys.executable, str(options.peers / "seed_recipe.py"), str(options.data), str(options.weights)]
     runs, peaks = [], []
-    for seed in range(options.peer_seeds):
+    for seed in range(0 if options.counts else options.peer_seeds):
         text, _, peak = measured([*script, "--seed", str(seed), *([] if options.whole else ["--fast"])])
         runs.append(rows_of(text))
         peaks.append(peak)
@@ -74,7 +75,9 @@ def seed_recipe(options: argparse.Namespace) -> Result:
         text, _, peak = measured([*script, "--epochs1", "1", "--epochs2", "1"])
         timed, peaks = rows_of(text), [peak]
         one = {row["phase"]: took([row]) for row in timed if "phase" in row}
-        seconds = sum(one[row["phase"]] for row in runs[0] if "phase" in row)
+        epochs = options.counts or [sum(row.get("phase") == phase for row in runs[0]) for phase in PHASES]
+        seconds = sum(one[phase] * count for phase, count in zip(PHASES, epochs, strict=True))
+        print(f"  seed recipe, a plain epoch of each phase: {one}; {epochs} epochs make {seconds:.0f} s", flush=True)
     training = {phase: [row["train_s"] for row in timed if row.get("phase") == phase] for phase in PHASES}
     return Result("seed recipe", seconds, max(peaks), quality, {phase: images * len(s) / sum(s) for phase, s in training.items()})
 
@@ -149,7 +152,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peer-seeds", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=["panorama", "seed", "fastai"], default=["panorama", "seed", "fastai"])
-    parser.add_argument("--whole", action="store_true")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--whole", action="store_true")
+    how.add_argument("--counts", type=int, nargs=2, metavar=("ADAPTATION", "FINE_TUNING"))
     options = parser.parse_args()
     peers = [{"seed": seed_recipe, "fastai": fastai}[name] for name in options.only if name != "panorama"]
     seeds = range(options.seeds if "panorama" in options.only else 0)

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from panorama import preprocessing
+from panorama import hardware, preprocessing
 from panorama.cache import PixelFile, Rows
 from panorama.folding import for_inference
+from panorama.hardware import batch_size
 from panorama.images import PictureError, open_rgb, square
 from panorama.model import Classifier, EarlyMap, FeatureMap, feature_map, with_early, with_map
 from panorama.processes import ALONE, Team
@@ -26,19 +27,7 @@ Indices = npt.NDArray[np.int64]
 OnProgress = Callable[[int, int], None]
 _KEPT_AT_ONCE = 512  # rows: what a kill can cost
 _THREADS = max(2, os.cpu_count() or 1)
-_LEAST_PASS = 8
-_smaller_passes = 1
-
-
-def batch_size(where: torch.device) -> int:
-    """Pictures a forward pass: on a CPU what was fast (benchmarks/forward.py); on a GPU a guess, for none was at hand."""
-    return max(_LEAST_PASS, 256 // _smaller_passes) if where.type == "cuda" else 32
-
-
-def halve_passes() -> None:
-    """From now on the forward passes of this process on a GPU take half as many pictures."""
-    global _smaller_passes
-    _smaller_passes *= 2
+_CPU = torch.device("cpu")
 
 
 class Pixels:
@@ -56,6 +45,7 @@ class Pixels:
         self._contents = contents
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")  # Pillow decodes outside the GIL
         self._file: PixelFile | None = None
+        self._on_gpu: _OnGpu | None = None
         if cache is not None and contents:
             key = _digest([preprocessing.VERSION, side, *contents])
             self._file = PixelFile(cache, key, len(self._sources), side)
@@ -82,14 +72,28 @@ class Pixels:
         """uint8 (len(indices), side, side, 3) in the order of `indices`."""
         return next(self.batches([indices]))
 
-    def batches(self, chosen: Iterable[Indices]) -> Iterator[Tensor]:
-        """`batch` for each of `chosen`; the next is read while one is used."""
-        waiting: list[list[Future[npt.NDArray[np.uint8]]]] = []
+    def batches(self, chosen: Iterable[Indices], where: torch.device = _CPU) -> Iterator[Tensor]:
+        """`batch` for each of `chosen`, on `where`; the next is read while one is used.
+
+        A GPU with room for all decoded pictures is given each of them once and keeps it.
+        """
+        kept = self._kept_on(where)
+        waiting: list[tuple[Indices, Indices, list[Future[npt.NDArray[np.uint8]]]]] = []
         for indices in itertools.chain(chosen, [None]):
             if indices is not None:
-                waiting.append([self._pool.submit(self._read, index) for index in indices.tolist()])
+                missing = indices if kept is None else indices[~kept.there[indices]]
+                waiting.append((indices, missing, [self._pool.submit(self._read, index) for index in missing.tolist()]))
             if len(waiting) > 1 or (indices is None and waiting):
-                yield _stacked([future.result() for future in waiting.pop(0)], self.side)
+                wanted, missing, reading = waiting.pop(0)
+                read = hardware.moved(_stacked([future.result() for future in reading], self.side), where)
+                yield read if kept is None else kept.batch(wanted, missing, read)
+
+    def _kept_on(self, where: torch.device) -> "_OnGpu | None":
+        if where.type == "cpu":
+            return None
+        if self._on_gpu is None and self._file is not None and _OnGpu.has_room(len(self), self.side, where):
+            self._on_gpu = _OnGpu(len(self), self.side, where)
+        return self._on_gpu
 
     def _read(self, index: int) -> npt.NDArray[np.uint8]:
         pixels = self._file.read(index) if self._file is not None else None
@@ -104,6 +108,28 @@ class Pixels:
             if isinstance(source, bytes) and hashlib.sha256(source).hexdigest() != self._contents[index]:
                 raise PictureError(f"{name}: the file has changed since the run read it. Start a new run.")
         return square(open_rgb(source, name, at_least=self.side), self.side)
+
+
+class _OnGpu:
+    """Decoded pictures in the memory of a GPU, which takes a batch from there many times as fast as it can be read and sent."""
+
+    _SHARE = 0.25  # of the free memory: the rest is for training
+
+    def __init__(self, n: int, side: int, where: torch.device) -> None:
+        self._pixels = torch.empty((n, side, side, 3), dtype=torch.uint8, device=where)
+        self.there = np.zeros(n, bool)
+
+    @classmethod
+    def has_room(cls, n: int, side: int, where: torch.device) -> bool:
+        return n * side * side * 3 <= cls._SHARE * hardware.free_memory(where)
+
+    def batch(self, indices: Indices, missing: Indices, pixels: Tensor) -> Tensor:
+        """The pictures `indices`, of which `missing`, whose `pixels` (len(missing), side, side, 3) are given, were not there."""
+        where = self._pixels.device
+        if len(missing):
+            self._pixels[hardware.moved(torch.from_numpy(missing), where)] = pixels
+            self.there[missing] = True
+        return self._pixels[hardware.moved(torch.from_numpy(indices), where)]
 
 
 def _stacked(pictures: list[npt.NDArray[np.uint8]], side: int) -> Tensor:
@@ -137,8 +163,8 @@ def whole_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: tor
 
     @torch.inference_mode()
     def run(indices: Indices) -> Iterator[Features]:
-        for batch in pixels.batches(in_batches(indices, batch_size(where))):
-            x = preprocessing.for_evaluation(batch.to(where), image_size)
+        for batch in pixels.batches(in_batches(indices, batch_size(where)), where):
+            x = preprocessing.for_evaluation(batch, image_size)
             with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
                 features, quarters = with_early(extractor, early, x)
             yield torch.cat([features.float().flatten(1), quarters.float()], 1).cpu().numpy()
@@ -160,13 +186,13 @@ def corners_pass(model: Classifier, pixels: Pixels, *, image_size: int, dtype: t
 
     @torch.inference_mode()
     def run(indices: Indices) -> Iterator[Features]:
-        for batch in pixels.batches(in_batches(indices, at_once)):
+        for batch in pixels.batches(in_batches(indices, at_once), where):
             with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
                 if place is None:
-                    x = preprocessing.for_tiles(batch.to(where), image_size)
+                    x = preprocessing.for_tiles(batch, image_size)
                     corners = network.extractor(x).float().flatten(1).view(len(batch), 4, -1)
                 else:
-                    x = preprocessing.for_evaluation(batch.to(where), pixels.side)
+                    x = preprocessing.for_evaluation(batch, pixels.side)
                     corners = _corners(with_map(network.extractor, place, x)[1].float())
             yield torch.cat([corners.amax(1), corners.mean(1)], 1).cpu().numpy()
 

@@ -15,13 +15,16 @@ import torch
 
 from panorama.config import Precision, TrainConfig
 from panorama.files import write_atomically
-from panorama.folding import Folded, for_inference
+from panorama.folding import for_inference
 from panorama.model import Classifier, prepare_phase
+from panorama.steps import Gradients
 
 _CLEARLY_FASTER, _HOPELESS = 1.15, 0.25
-_VERSION = 4  # part of what a measurement is kept under: raise it when steps or passes change their speed
+_VERSION = 5  # part of what a measurement is kept under: raise it when steps or passes change their speed
 _TRIED_ON, _ROUNDS = 16, 3  # pictures, of which the fastest counts
 _GLANCES = 2  # rounds with a single picture
+_LEAST_PASS = 8
+_smaller_passes = 1
 # glibc's mallopt
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _is_cpu_only = False
@@ -48,6 +51,27 @@ def use_cpu() -> None:
     """From now on this process computes on the CPU."""
     global _is_cpu_only
     _is_cpu_only = True
+
+
+def batch_size(where: torch.device) -> int:
+    """Pictures a forward pass: what was fast (benchmarks/forward.py on a CPU, benchmarks/gpu.py), or less where the memory did not do."""
+    return max(_LEAST_PASS, 256 // _smaller_passes) if where.type == "cuda" else 32
+
+
+def halve_passes() -> None:
+    """From now on the forward passes of this process on a GPU take half as many pictures."""
+    global _smaller_passes
+    _smaller_passes *= 2
+
+
+def free_memory(where: torch.device) -> int:
+    """Bytes of a GPU that nobody uses; 0 on a CPU, and where the memory was once found too small."""
+    return torch.cuda.mem_get_info(where)[0] if where.type == "cuda" and _smaller_passes == 1 else 0
+
+
+def moved(tensor: torch.Tensor, where: torch.device) -> torch.Tensor:
+    """`tensor`, which is on the CPU, on `where`; sent to a GPU without waiting until it has done what it was given before."""
+    return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor.to(where)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -140,27 +164,34 @@ def _dtype(name: str) -> torch.dtype:
 def _training_step(model: Classifier, config: TrainConfig) -> "_Trial":
     trained = copy.deepcopy(model)
     prepare_phase(trained, "fine tuning", unfreeze=config.unfreezes, pretrained=True)
-    network = Folded(trained, fuse_frozen=True)
+    steps = {dtype: Gradients(trained, dtype) for dtype in (torch.float32, torch.bfloat16)}
 
-    def step(x: torch.Tensor) -> None:
-        network(x).float().square().mean().backward()
+    def step(x: torch.Tensor, dtype: torch.dtype) -> None:
+        steps[dtype](x, torch.zeros(len(x), model.head.out_features, device=x.device))
 
-    return _Trial(step, model.head.weight.device, config.image_size, min(_TRIED_ON, config.batch_size))
+    return _Trial(step, where := model.head.weight.device, config.image_size, _tried_on(config.batch_size, where))
 
 
 def _forward_pass(model: Classifier, config: TrainConfig) -> "_Trial":
     network = for_inference(model)
 
     @torch.no_grad()
-    def forward(x: torch.Tensor) -> None:
-        network(x)
+    def forward(x: torch.Tensor, dtype: torch.dtype) -> None:
+        with torch.autocast(x.device.type, dtype, enabled=dtype is not torch.float32):
+            network(x)
 
-    return _Trial(forward, model.head.weight.device, config.image_size, min(_TRIED_ON, config.batch_size))
+    where = model.head.weight.device
+    return _Trial(forward, where, config.image_size, _tried_on(batch_size(where), where))
+
+
+def _tried_on(pictures: int, where: torch.device) -> int:
+    """On a GPU as many as the work takes at a time: fewer say little there, and it prepares itself for each number, which takes seconds."""
+    return pictures if where.type == "cuda" else min(_TRIED_ON, pictures)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    compute: Callable[[torch.Tensor], None]
+    compute: Callable[[torch.Tensor, torch.dtype], None]
     where: torch.device
     image_size: int
     pictures: int
@@ -177,8 +208,7 @@ class _Trial:
 
     def _seconds(self, x: torch.Tensor, dtype: torch.dtype) -> float:
         start = time.perf_counter()
-        with torch.autocast(self.where.type, dtype, enabled=dtype is not torch.float32):
-            self.compute(x)
+        self.compute(x, dtype)
         if self.where.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
@@ -189,7 +219,7 @@ def _is_hopeless(forward: _Trial) -> bool:
 
     Without instructions for it a step is up to twenty times slower, and all rounds would take a minute.
     """
-    return forward.speed_up(1, _GLANCES) < _HOPELESS
+    return forward.where.type == "cpu" and forward.speed_up(1, _GLANCES) < _HOPELESS
 
 
 def _faster(trial: _Trial) -> Precision:

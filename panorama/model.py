@@ -10,6 +10,7 @@ adaptation (`calibrate_batchnorm`), and in fine tuning they are the mean over th
 batches is not validated with those of weights long gone.
 """
 
+import copy
 import hashlib
 import itertools
 import json
@@ -58,6 +59,11 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.extractor(x))
         return logits
+
+
+def on_cpu(model: Classifier) -> Classifier:
+    """`model`, or a copy of one on a GPU, for trying out a single picture: a GPU gets ready for each new shape, which takes seconds."""
+    return model if model.head.weight.device.type == "cpu" else copy.deepcopy(model).cpu()
 
 
 def backbones() -> list[str]:
@@ -325,11 +331,12 @@ def feature_map(model: Classifier, side: int) -> FeatureMap | None:
     Found by trying it out, for the same structure is written in many ways: MobileNetV2, ResNet, EfficientNet, DenseNet and others
     have one; VGG and transformers with a class token have none. A map of a single place says nothing and is none.
     """
+    model = on_cpu(model)
     outputs: dict[str, Tensor] = {}
     hooks = [part.register_forward_hook(partial(_keep, outputs, name)) for name, part in model.extractor.named_modules()]
     noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     try:
-        features = model.extractor(noise.to(model.head.weight.device)).flatten(1)
+        features = model.extractor(noise).flatten(1)
     finally:
         for hook in hooks:
             hook.remove()
@@ -356,6 +363,7 @@ def early_maps(model: Classifier, side: int) -> list[EarlyMap]:
     size hands on. Found by trying it out, as `feature_map`. Where transformers keep the channels last there is no map: it is not square, or as
     wide as one of their LayerNorms.
     """
+    model = on_cpu(model)
     inputs: dict[int, EarlyMap] = {}
     normed = {part.normalized_shape[-1] for part in model.extractor.modules() if isinstance(part, nn.LayerNorm)}
 
@@ -375,7 +383,7 @@ def early_maps(model: Classifier, side: int) -> list[EarlyMap]:
     lasting = [(name, part) for name, part in parts if not isinstance(part, (*_NORMS, nn.ReLU, nn.ReLU6))]
     hooks = [part.register_forward_pre_hook(partial(look, name)) for name, part in lasting]
     try:
-        model.extractor.eval()(torch.zeros(1, 3, side, side, device=model.head.weight.device))
+        model.extractor.eval()(torch.zeros(1, 3, side, side))
     finally:
         for hook in hooks:
             hook.remove()

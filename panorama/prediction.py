@@ -14,9 +14,9 @@ from PIL import Image
 from panorama import hardware, preprocessing
 from panorama.checkpoint import ModelCard, load_model
 from panorama.engine import Engine, plain
-from panorama.features import batch_size
 from panorama.folding import for_inference
 from panorama.fusing import TRACING
+from panorama.hardware import batch_size
 from panorama.images import PictureError, open_rgb, square
 from panorama.model import Classifier, class_activation, feature_map
 

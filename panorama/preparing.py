@@ -15,7 +15,7 @@ from panorama.errors import PanoramaError
 from panorama.events import RunStarted
 from panorama.features import Pixels
 from panorama.hardware import Precisions
-from panorama.model import STARTER_BACKBONE, Classifier, DownloadError, calibrate_batchnorm, load_pretrained
+from panorama.model import STARTER_BACKBONE, Classifier, DownloadError, calibrate_batchnorm, load_pretrained, on_cpu
 from panorama.processes import Team
 from panorama.runs import Run, keep_weights, write_rows
 
@@ -98,7 +98,7 @@ def try_out(model: Classifier, config: TrainConfig) -> None:
     """One forward pass before the long work: some backbones take pictures of one size only."""
     model.eval()
     try:
-        model(torch.zeros(1, 3, config.image_size, config.image_size, device=model.head.weight.device))
+        on_cpu(model)(torch.zeros(1, 3, config.image_size, config.image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise PanoramaError(
             f"{config.backbone} does not take pictures of {config.image_size} x {config.image_size} pixels ({error}). "

@@ -4,6 +4,7 @@ Both cut a square from the squeezed picture (`images.square`) by one bilinear re
 done where the pixels are: move them to the GPU as uint8, a quarter of the size.
 """
 
+import functools
 import math
 
 import torch
@@ -87,7 +88,14 @@ def _normalised(images: Tensor) -> Tensor:
     """(batch, 3, height, width) of 0..255, channels_last -> float32 with ImageNet's mean and standard deviation taken out."""
     n, _, height, width = images.shape
     # Whole rows of pixels at once: over the three channels alone the CPU does not vectorise.
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).mul_(255).repeat(width)
-    scale = torch.tensor(IMAGENET_STD, device=images.device).mul_(255).reciprocal_().repeat(width)
+    mean, scale = _mean_and_scale(width, images.device)
     rows = images.permute(0, 2, 3, 1).reshape(n, height, width * 3).float()
     return rows.sub_(mean).mul_(scale).view(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=16)
+def _mean_and_scale(width: int, where: torch.device) -> tuple[Tensor, Tensor]:
+    """For a row of `width` pixels; kept, for a GPU that is sent numbers is first waited for."""
+    with torch.inference_mode(False):
+        mean = torch.tensor(IMAGENET_MEAN, device=where).mul_(255).repeat(width)
+        return mean, torch.tensor(IMAGENET_STD, device=where).mul_(255).reciprocal_().repeat(width)

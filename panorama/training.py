@@ -22,19 +22,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from panorama import preprocessing
 from panorama.config import Phase, PhaseName, TrainConfig
 from panorama.errors import PanoramaError
 from panorama.events import BatchEnded, EpochEnded, Event, PhaseEnded, PhaseStarted
-from panorama.features import Features, OnProgress, Pixels, batch_size, in_batches
-from panorama.folding import Folded, folded, for_inference
-from panorama.hardware import Precisions
+from panorama.features import Features, OnProgress, Pixels, in_batches
+from panorama.folding import folded, for_inference
+from panorama.hardware import Precisions, batch_size, moved
 from panorama.metrics import mean_average_precision
-from panorama.model import Classifier, load_weights, prepare_phase
+from panorama.model import Classifier, load_weights, on_cpu, prepare_phase
 from panorama.processes import ALONE, Team
+from panorama.steps import Gradients
 
 # The learning rate rises over this share of a phase's steps before it falls along a cosine to nothing.
 _WARM_UP = 0.15
@@ -123,11 +123,12 @@ def _run_phase(
     prepare = partial(prepare_phase, model, phase.name, unfreeze=config.unfreezes, pretrained=pretrained)
     prepare()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay)
+    fused = model.head.weight.device.type == "cuda"  # few kernels to start
+    state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay, fused=fused)
     if state.optimizer_state is not None:
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": state.optimizer_state})
         state.optimizer_state = None
-    network, was_late = _network(model, phase.name, team), False
+    gradients, was_late = _gradients(model, phase.name, precisions, team), False
     lengths = [len(part) for part in np.split(data.train, _cuts(len(data.train), config.batch_size, team.count))]
     n_batches = len(lengths)
     yield PhaseStarted(
@@ -139,17 +140,22 @@ def _run_phase(
         late = _is_late(phase, epoch)
         prepare(late=late)  # evaluation left eval mode, too
         if late != was_late:  # what has settled is computed as what never learned
-            network, was_late = _network(model, phase.name, team), late
+            gradients, was_late = _gradients(model, phase.name, precisions, team), late
         losses: list[float] = []
         seen = 0
         torch.manual_seed(_seed(config.seed, phase.name, epoch) + team.rank)  # dropout
         side = small if 2 * epoch <= phase.max_epochs else config.image_size
         batches = _batches(data, config, phase.name, epoch, side, model.head.weight.device, team)
-        for number, (x, y, weight) in enumerate(batches, 1):
+        batch, number = next(batches, None), 0
+        while batch is not None:
+            number += 1
             step = state.epoch * n_batches + number
             for group in state.optimizer.param_groups:
                 group["lr"] = phase.learning_rate * _factor(phase, step, phase.max_epochs * n_batches)
-            loss = team.mean(weight * _step(network, x, y, weight, state.optimizer, precisions.training))
+            weight, computed = batch[2], gradients(*batch)
+            state.optimizer.step()
+            batch = next(batches, None)  # made while a GPU still computes
+            loss = team.mean(weight * float(computed))
             if not np.isfinite(loss):
                 raise PanoramaError(
                     f"{phase.name.capitalize()}, epoch {epoch}, batch {number}: the loss is not a finite number. "
@@ -182,12 +188,11 @@ def _run_phase(
         yield PhaseEnded(clock(), phase.name, reason, state.best_phase, state.best_epoch, state.best_loss)
 
 
-def _network(model: Classifier, phase: PhaseName, team: Team) -> nn.Module:
-    """What a step runs: the head on features in adaptation, the folded network on pictures in fine tuning."""
+def _gradients(model: Classifier, phase: PhaseName, precisions: Precisions, team: Team) -> Gradients:
+    """What computes a step: of the head on features in adaptation, of the network on pictures in fine tuning."""
     if phase == "adaptation":
-        return model.head  # milliseconds: every process does all of it
-    network = Folded(model, fuse_frozen=True)
-    return network if team.count == 1 else DistributedDataParallel(network)
+        return Gradients(model.head)  # milliseconds: every process does all of it
+    return Gradients(model, precisions.training, distributed=team.count > 1)
 
 
 @torch.no_grad()
@@ -197,7 +202,7 @@ def _small_side(model: Classifier, phase: Phase, image_size: int) -> int:
     if phase.schedule != "cosine" or small == image_size:
         return image_size
     try:
-        model.eval()(torch.zeros(1, 3, small, small, device=model.head.weight.device))
+        on_cpu(model).eval()(torch.zeros(1, 3, small, small))
     except (RuntimeError, AssertionError, ValueError):
         return image_size
     return small
@@ -227,10 +232,10 @@ def _batches(
     """
     seed = _seed(config.seed, phase, epoch)
     order = np.random.default_rng(seed).permutation(len(data.train))
-    targets = torch.from_numpy(data.targets[data.train].astype(np.float32)).to(where)
+    targets = torch.from_numpy(data.targets[data.train].astype(np.float32))
     batches = np.split(order, _cuts(len(order), config.batch_size, team.count))
     if phase == "adaptation":
-        features = torch.from_numpy(data.features).to(where)
+        features, targets = torch.from_numpy(data.features).to(where), targets.to(where)
         for chosen in batches:
             yield features[chosen], targets[chosen], 1.0
         return
@@ -238,15 +243,15 @@ def _batches(
     # A process without a picture of a small last batch takes the first one, which counts nothing.
     places = [team.share(np.arange(len(chosen))) for chosen in batches]
     shares = [chosen[place] if len(place) else chosen[:1] for chosen, place in zip(batches, places, strict=True)]
-    pixels_of = data.pixels.batches(data.train[share] for share in shares)
+    pixels_of = data.pixels.batches((data.train[share] for share in shares), where)
     for chosen, place, share, pixels in zip(batches, places, shares, pixels_of, strict=True):
         views = preprocessing.random_views(len(chosen), generator)  # of the whole batch: the same in however many processes
         x = (
-            preprocessing.for_training(pixels.to(where), views[place if len(place) else slice(1)], side)
+            preprocessing.for_training(pixels, moved(views[place if len(place) else slice(1)], where), side)
             if config.augmentation
-            else preprocessing.for_evaluation(pixels.to(where), side)
+            else preprocessing.for_evaluation(pixels, side)
         )
-        yield x, targets[share], len(place) * team.count / len(chosen)
+        yield x, moved(targets[share], where), len(place) * team.count / len(chosen)
 
 
 def _cuts(n: int, batch_size: int, processes: int) -> list[int]:
@@ -256,26 +261,6 @@ def _cuts(n: int, batch_size: int, processes: int) -> list[int]:
     """
     cuts = list(range(batch_size, n, batch_size))
     return cuts[:-1] if cuts and n - cuts[-1] < 2 * processes else cuts
-
-
-def _step(network: nn.Module, x: Tensor, y: Tensor, weight: float, optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> float:
-    """One step; the loss of this process's share of the batch, in nats a cell."""
-    lower = dtype is not torch.float32 and x.dim() == 4
-    with torch.autocast(x.device.type, dtype, enabled=lower):
-        try:
-            logits = network(x)  # (share, n_labels)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise PanoramaError(
-                "A batch of one small picture has no BatchNorm statistics. Use a batch size of 2 or more (--batch-size), "
-                "larger pictures (--image-size), or pretrained weights."
-            ) from error
-    loss = F.binary_cross_entropy_with_logits(logits.float(), y)
-    optimizer.zero_grad(set_to_none=True)
-    (loss * weight).backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return float(loss.detach())
 
 
 @torch.no_grad()
@@ -346,8 +331,8 @@ def predict_logits(
     mine = team.share(indices)
     parts = [torch.zeros(0, model.head.out_features)]
     done = 0
-    for batch in pixels.batches(in_batches(mine, batch_size(where))):
-        x = preprocessing.for_evaluation(batch.to(where), image_size)
+    for batch in pixels.batches(in_batches(mine, batch_size(where)), where):
+        x = preprocessing.for_evaluation(batch, image_size)
         parts.append(forward(network, x).cpu())
         done += len(batch)
         on_progress(min(done * team.count, len(indices)), len(indices))

@@ -41,7 +41,7 @@ from panorama.events import (
     Resumed,
     RunStarted,
 )
-from panorama.features import Pixels, cached, corners_pass, extract, fingerprint, halve_passes, whole_pass
+from panorama.features import Pixels, cached, corners_pass, extract, fingerprint, whole_pass
 from panorama.files import forget_unfinished, write_atomically
 from panorama.hardware import Precisions
 from panorama.model import Classifier, FeatureMap, build, class_activation, early_maps, feature_map
@@ -131,7 +131,7 @@ def _with_less(job: Run) -> str:
     size = job.config.batch_size
     if size >= 2 * _LEAST_BATCH:
         keep_batch_size(job, size // 2)
-        halve_passes()
+        hardware.halve_passes()
         return f"The GPU's memory does not do for batches of {size} pictures: on with batches of {size // 2} from the last finished epoch."
     hardware.use_cpu()
     return f"The GPU's memory does not even do for batches of {size} pictures: on with the CPU, which takes longer, from the last finished epoch."

@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import COLOURS, QUICK, ROOT
 
-from panorama import checkpoint, features, hardware, runs, worker
+from panorama import checkpoint, hardware, runs, worker
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.errors import PanoramaError
@@ -407,12 +407,12 @@ def test_a_gpu_with_too_little_memory_gets_half_the_batch_and_then_the_cpu_does_
     monkeypatch.setattr(worker, "train", greedy)
     monkeypatch.setattr(worker, "_is_on_gpu", lambda: not hardware._is_cpu_only)
     monkeypatch.setattr(hardware, "_is_cpu_only", False)
-    monkeypatch.setattr(features, "_smaller_passes", 1)
+    monkeypatch.setattr(hardware, "_smaller_passes", 1)
     run = new_run(seed_folder(), home)
     assert work(run.folder) == "complete"
     assert any(device in note for note in run.history().notes)
     assert Run(run.folder).config.batch_size == batches
-    assert features.batch_size(torch.device("cuda")) == 128
+    assert hardware.batch_size(torch.device("cuda")) == 128
 
 
 def test_what_a_killed_worker_left_unfinished_is_removed(seed_folder: Callable[..., Path], home: Path) -> None:
