@@ -85,8 +85,8 @@ class Pixels:
                 waiting.append((indices, missing, [self._pool.submit(self._read, index) for index in missing.tolist()]))
             if len(waiting) > 1 or (indices is None and waiting):
                 wanted, missing, reading = waiting.pop(0)
-                read = hardware.moved(_stacked([future.result() for future in reading], self.side), where)
-                yield read if kept is None else kept.batch(wanted, missing, read)
+                read = _stacked([future.result() for future in reading], self.side)
+                yield hardware.moved(read, where) if kept is None else kept.batch(wanted, missing, read)
 
     def _kept_on(self, where: torch.device) -> "_OnGpu | None":
         if where.type == "cpu":
@@ -116,7 +116,8 @@ class _OnGpu:
     _SHARE = 0.25  # of the free memory: the rest is for training
 
     def __init__(self, n: int, side: int, where: torch.device) -> None:
-        self._pixels = torch.empty((n, side, side, 3), dtype=torch.uint8, device=where)
+        with torch.inference_mode(False):  # a pass makes it, and training may add to it
+            self._pixels = torch.empty((n, side, side, 3), dtype=torch.uint8, device=where)
         self.there = np.zeros(n, bool)
 
     @classmethod
@@ -124,10 +125,10 @@ class _OnGpu:
         return n * side * side * 3 <= cls._SHARE * hardware.free_memory(where)
 
     def batch(self, indices: Indices, missing: Indices, pixels: Tensor) -> Tensor:
-        """The pictures `indices`, of which `missing`, whose `pixels` (len(missing), side, side, 3) are given, were not there."""
+        """The pictures `indices`, of which `missing`, whose `pixels` (len(missing), side, side, 3) are given on the CPU, were not there."""
         where = self._pixels.device
         if len(missing):
-            self._pixels[hardware.moved(torch.from_numpy(missing), where)] = pixels
+            self._pixels[hardware.moved(torch.from_numpy(missing), where)] = hardware.moved(pixels, where)
             self.there[missing] = True
         return self._pixels[hardware.moved(torch.from_numpy(indices), where)]
 

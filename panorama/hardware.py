@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from panorama.config import Precision, TrainConfig
 from panorama.files import write_atomically
@@ -54,7 +55,7 @@ def use_cpu() -> None:
 
 
 def batch_size(where: torch.device) -> int:
-    """Pictures a forward pass: what was fast (benchmarks/forward.py on a CPU, benchmarks/gpu.py), or less where the memory did not do."""
+    """Pictures a forward pass: on a CPU what was fast (benchmarks/forward.py); on a GPU a guess, or less where its memory did not do."""
     return max(_LEAST_PASS, 256 // _smaller_passes) if where.type == "cuda" else 32
 
 
@@ -66,7 +67,10 @@ def halve_passes() -> None:
 
 def free_memory(where: torch.device) -> int:
     """Bytes of a GPU that nobody uses; 0 on a CPU, and where the memory was once found too small."""
-    return torch.cuda.mem_get_info(where)[0] if where.type == "cuda" and _smaller_passes == 1 else 0
+    if where.type != "cuda" or _smaller_passes > 1:
+        return 0
+    kept_by_torch = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+    return torch.cuda.mem_get_info(where)[0] + kept_by_torch
 
 
 def moved(tensor: torch.Tensor, where: torch.device) -> torch.Tensor:
@@ -120,7 +124,7 @@ def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precision
         wanted = _dtype(config.precision)
         return Precisions(wanted, wanted)
     where, name = model.head.weight.device, f"{config.backbone} | {config.image_size}"
-    is_hopeless = functools.cache(lambda: _is_hopeless(_forward_pass(model, config)))
+    is_hopeless = functools.cache(lambda: where.type == "cpu" and _is_hopeless(_forward_pass(model, config)))
     return Precisions(
         _measured(f"training | {config.unfreezes} | {name}", where, cache, is_hopeless, lambda: _training_step(model, config)),
         _measured(f"features | {name}", where, cache, is_hopeless, lambda: _forward_pass(model, config)),
@@ -142,7 +146,10 @@ def _measured(
     except (OSError, ValueError, TypeError):
         known = {}
     if key not in known:
-        known[key] = "float32" if is_hopeless() else _faster(trial())
+        try:
+            known[key] = "float32" if is_hopeless() else _faster(trial())
+        except torch.OutOfMemoryError:  # of a GPU: training, whose pictures are smaller at first, may yet do with half as much
+            return torch.bfloat16
         with suppress(OSError):
             cache.mkdir(parents=True, exist_ok=True)
             write_atomically(file, json.dumps(known, indent=1).encode())
@@ -164,12 +171,19 @@ def _dtype(name: str) -> torch.dtype:
 def _training_step(model: Classifier, config: TrainConfig) -> "_Trial":
     trained = copy.deepcopy(model)
     prepare_phase(trained, "fine tuning", unfreeze=config.unfreezes, pretrained=True)
-    steps = {dtype: Gradients(trained, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    n_processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    gradients: Gradients | None = None
 
     def step(x: torch.Tensor, dtype: torch.dtype) -> None:
-        steps[dtype](x, torch.zeros(len(x), model.head.out_features, device=x.device))
+        nonlocal gradients
+        if gradients is None or (x.is_cuda and gradients.dtype is not dtype):
+            gradients = None  # a GPU has not always room for the recordings of both
+            gradients = Gradients(trained, dtype, record=n_processes == 1)
+        gradients.dtype = dtype
+        gradients(x, torch.zeros(len(x), model.head.out_features, device=x.device))
 
-    return _Trial(step, where := model.head.weight.device, config.image_size, _tried_on(config.batch_size, where))
+    where = model.head.weight.device
+    return _Trial(step, where, config.image_size, _tried_on(max(1, config.batch_size // n_processes), where))
 
 
 def _forward_pass(model: Classifier, config: TrainConfig) -> "_Trial":
@@ -197,13 +211,16 @@ class _Trial:
     pictures: int
 
     def speed_up(self, pictures: int, rounds: int) -> float:
-        """How many times as fast bfloat16 is as float32, the fastest of a few rounds each, taken in turn: other programs then disturb both."""
+        """How many times as fast bfloat16 is as float32, the fastest of a few rounds each.
+
+        On a CPU they are taken in turn: other programs then disturb both. A GPU gets ready in the first round of each.
+        """
         shape = (pictures, 3, self.image_size, self.image_size)
         x = torch.zeros(shape, device=self.where).contiguous(memory_format=torch.channels_last)
         best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-        for _ in range(rounds):
-            for dtype in best:
-                best[dtype] = min(best[dtype], self._seconds(x, dtype))
+        order = sorted([*best] * rounds, key=[*best].index) if self.where.type == "cuda" else [*best] * rounds
+        for dtype in order:
+            best[dtype] = min(best[dtype], self._seconds(x, dtype))
         return best[torch.float32] / best[torch.bfloat16]
 
     def _seconds(self, x: torch.Tensor, dtype: torch.dtype) -> float:
@@ -219,7 +236,7 @@ def _is_hopeless(forward: _Trial) -> bool:
 
     Without instructions for it a step is up to twenty times slower, and all rounds would take a minute.
     """
-    return forward.where.type == "cpu" and forward.speed_up(1, _GLANCES) < _HOPELESS
+    return forward.speed_up(1, _GLANCES) < _HOPELESS
 
 
 def _faster(trial: _Trial) -> Precision:

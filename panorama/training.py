@@ -127,6 +127,7 @@ def _run_phase(
     state.optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=config.weight_decay, fused=fused)
     if state.optimizer_state is not None:
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": state.optimizer_state})
+        as_laid_out(state.optimizer)
         state.optimizer_state = None
     gradients, was_late = _gradients(model, phase.name, precisions, team), False
     lengths = [len(part) for part in np.split(data.train, _cuts(len(data.train), config.batch_size, team.count))]
@@ -186,6 +187,14 @@ def _run_phase(
     if phase.max_epochs > 0:
         reason: Literal["patience", "epochs"] = "patience" if state.without_improvement >= phase.patience else "epochs"
         yield PhaseEnded(clock(), phase.name, reason, state.best_phase, state.best_epoch, state.best_loss)
+
+
+def as_laid_out(optimizer: torch.optim.Optimizer) -> None:
+    """Gives what the optimizer keeps of each parameter that parameter's order of memory, which a checkpoint does not keep; a fused one refuses another."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _gradients(model: Classifier, phase: PhaseName, precisions: Precisions, team: Team) -> Gradients:

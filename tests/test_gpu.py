@@ -1,6 +1,8 @@
 """What is done otherwise on a GPU, against what a CPU or plain PyTorch does. Skipped where there is none."""
 
+import gc
 import hashlib
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from panorama import hardware, preprocessing
 from panorama.features import Pixels, _OnGpu
-from panorama.model import Classifier, build, prepare_phase
+from panorama.model import Classifier, build, calibrate_batchnorm, prepare_phase
 from panorama.steps import Gradients
+from panorama.training import as_laid_out
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use")
 SIDE = 64
@@ -25,67 +29,85 @@ def whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-def fine_tuned(backbone: str = "mobilenet_v2", *, late: bool = False, pretrained: bool = True) -> Classifier:
+def fine_tuned(backbone: str = "mobilenet_v2", *, pretrained: bool = True, dropout: float = 0.0) -> Classifier:
+    """With statistics of noise, so that pictures decide the answer, and by default without chance."""
     model = build(backbone, 3, seed=0).to("cuda").to(memory_format=torch.channels_last)
-    prepare_phase(model, "fine tuning", unfreeze="auto", pretrained=pretrained, late=late)
+    calibrate_batchnorm(model, [batch(16, 99)[0]])
+    prepare_phase(model, "fine tuning", unfreeze="auto", pretrained=pretrained)
     for part in model.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0  # chance would differ
+        if isinstance(part, nn.Dropout | StochasticDepth):
+            part.p = dropout if isinstance(part, nn.Dropout) else 0.0
     return model
 
 
-def batch(n: int, seed: int) -> tuple[Tensor, Tensor]:
+def batch(n: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, 3, SIDE, SIDE, generator=generator).to("cuda").contiguous(memory_format=torch.channels_last)
+    x = torch.randn(n, 3, side, side, generator=generator).to("cuda").contiguous(memory_format=torch.channels_last)
     return x, (torch.rand(n, 3, generator=generator) > 0.5).float().to("cuda")
 
 
 def plainly(model: Classifier, x: Tensor, y: Tensor) -> tuple[float, list[Tensor]]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     loss = F.binary_cross_entropy_with_logits(model(x), y)
-    return float(loss), list(torch.autograd.grad(loss, parameters))
+    return float(loss.detach()), list(torch.autograd.grad(loss, parameters))
 
 
 @needs_gpu
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18", "swin_t"])
 def test_a_recorded_step_gives_the_gradients_of_a_plain_one(backbone: str) -> None:
-    """Whatever the batch, a smaller last one too, and after the weights have changed."""
+    """Whatever the batch, a smaller last one too, and after the weights have changed. A wrong count of pictures is a third off."""
     model, twin = fine_tuned(backbone), fine_tuned(backbone)
     gradients = Gradients(model)
+    losses = set()
     for number, n in enumerate([6, 6, 4, 6, 1, 6]):
         x, y = batch(n, number)
         found = float(gradients(x, y))
+        losses.add(found)
         expected, parts = plainly(twin, x, y)
-        assert found == pytest.approx(expected, rel=1e-4)
+        assert found == pytest.approx(expected, rel=1e-3)
         learning = [p for p in model.parameters() if p.requires_grad]
+        whole = sum(float(two.square().sum()) for two in parts) ** 0.5
         for one, two in zip(learning, parts, strict=True):
             assert one.grad is not None
-            torch.testing.assert_close(one.grad, two, rtol=1e-2, atol=1e-3 * float(two.abs().max()) + 1e-7)
+            assert float((one.grad - two).norm()) <= 0.05 * float(two.norm()) + 1e-4 * whole
         with torch.no_grad():
             for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
                 mine.mul_(0.999)
                 other.mul_(0.999)
-    assert gradients._recording is not None, "a test of plain steps says nothing"
+    assert gradients.recorded == (6, 3, SIDE, SIDE), "a test of plain steps says nothing"
+    assert len(losses) == 6, "the pictures decide"
+
+
+@needs_gpu
+def test_a_step_in_bfloat16_is_recorded_and_goes_where_one_in_float32_goes() -> None:
+    model, twin = fine_tuned(), fine_tuned()
+    gradients, (x, y) = Gradients(model, torch.bfloat16), batch(8, 0)
+    assert float(gradients(x, y)) == pytest.approx(plainly(twin, x, y)[0], rel=0.05)
+    assert gradients.recorded == x.shape
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    expected = torch.cat([part.flatten() for part in plainly(twin, x, y)[1]])
+    assert float(F.cosine_similarity(found, expected, dim=0)) > 0.95
 
 
 @needs_gpu
 def test_another_size_of_pictures_is_recorded_anew() -> None:
-    model = fine_tuned()
+    model, twin = fine_tuned(), fine_tuned()
     gradients = Gradients(model)
     for side in (SIDE, 96, SIDE):
-        x = torch.randn(4, 3, side, side, device="cuda").contiguous(memory_format=torch.channels_last)
-        y = torch.zeros(4, 3, device="cuda")
-        assert float(gradients(x, y)) == pytest.approx(plainly(model, x, y)[0], rel=1e-4)
+        x, y = batch(4, side, side)
+        assert float(gradients(x, y)) == pytest.approx(plainly(twin, x, y)[0], rel=1e-3)
+        assert gradients.recorded == x.shape
 
 
 @needs_gpu
 def test_one_picture_more_than_was_recorded_is_computed_plainly() -> None:
-    model = fine_tuned()
+    model, twin = fine_tuned(), fine_tuned()
     gradients = Gradients(model)
-    gradients(*batch(4, 0))
-    x, y = batch(5, 1)
-    assert float(gradients(x, y)) == pytest.approx(plainly(model, x, y)[0], rel=1e-4)
-    assert float(gradients(*batch(4, 2))) == pytest.approx(plainly(model, *batch(4, 2))[0], rel=1e-4)
+    for n in (4, 5, 4):
+        x, y = batch(n, n)
+        assert float(gradients(x, y)) == pytest.approx(plainly(twin, x, y)[0], rel=1e-3)
+        assert gradients.recorded == (4, 3, SIDE, SIDE)
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 @needs_gpu
@@ -94,7 +116,7 @@ def test_statistics_that_train_see_no_picture_of_an_earlier_batch() -> None:
     gradients = Gradients(model)
     for n in (6, 4):
         assert float(gradients(*batch(n, n))) == pytest.approx(plainly(twin, *batch(n, n))[0], rel=1e-3)
-    assert gradients._recording is None
+    assert gradients.recorded is None
 
 
 @needs_gpu
@@ -108,16 +130,67 @@ def test_what_settled_has_no_gradient_left_to_move_it() -> None:
 
 @needs_gpu
 def test_recording_leaves_chance_as_it_was() -> None:
-    model = build("mobilenet_v2", 3, seed=0).to("cuda").to(memory_format=torch.channels_last)
-    prepare_phase(model, "fine tuning", unfreeze="auto", pretrained=True)
-    x, y = batch(6, 0)
+    gradients, (x, y) = Gradients(fine_tuned(dropout=0.5)), batch(6, 0)
     losses = []
-    gradients = Gradients(model)
     for _ in range(2):  # the first records
         torch.manual_seed(3)
         losses.append([float(gradients(x, y)) for _ in range(3)])
-    assert losses[0] == losses[1]
+    assert gradients.recorded is not None
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert len(set(losses[0])) == 3, "dropout"
+
+
+class _Asks(nn.Module):
+    """What no graph can record: how to go on depends on what was computed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if bool(x.sum() > 0) else x * 1.0
+
+
+@needs_gpu
+def test_a_network_that_cannot_be_recorded_trains_plainly() -> None:
+    model, twin = fine_tuned(dropout=0.5), fine_tuned()
+    model.extractor = nn.Sequential(model.extractor, _Asks())
+    gradients = Gradients(model)
+    for number in range(3):
+        assert np.isfinite(float(gradients(*batch(6, number))))
+    assert gradients.recorded is None
+    torch.cuda.empty_cache()
+    other = Gradients(twin)  # what failed leaves nothing behind for the next
+    other(*batch(6, 0))
+    assert other.recorded is not None
+
+
+@needs_gpu
+def test_a_recording_that_is_let_go_gives_its_memory_back() -> None:
+    gradients = Gradients(fine_tuned())
+    gradients(*batch(6, 0))
+    recording = weakref.ref(gradients._recording)
+    gc.disable()
+    try:
+        del gradients
+        assert recording() is None, "without a collection of cycles"
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=needs_gpu)])
+def test_an_optimizer_goes_on_from_a_checkpoint_that_lost_the_order_of_memory(fused: bool) -> None:
+    """A fused one refuses what is laid out otherwise than its parameter."""
+    where = "cuda" if fused else "cpu"
+    weights = nn.Parameter(torch.randn(4, 3, 3, 3, device=where).contiguous(memory_format=torch.channels_last))
+    first = torch.optim.AdamW([weights], fused=fused)
+    weights.grad = torch.randn_like(weights)
+    first.step()
+    kept = {0: {name: value.cpu().contiguous() for name, value in first.state_dict()["state"][0].items()}}
+    second = torch.optim.AdamW([weights], fused=fused)
+    second.load_state_dict({**second.state_dict(), "state": kept})
+    assert second.state[weights]["exp_avg"].stride() != weights.stride(), "else this shows nothing"
+    as_laid_out(second)
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert second.state[weights][name].stride() == weights.stride()
+        assert (second.state[weights][name] == first.state[weights][name]).all()
+    second.step()
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
@@ -134,7 +207,8 @@ def test_pictures_kept_on_a_gpu_are_those_of_the_files_and_read_once(
     pixels = Pixels(paths, [path.name for path in paths], 40, contents=contents, cache=tmp_path / "cache")
     pixels.read()
     if device == "cpu":
-        kept = _OnGpu(9, 40, where)
+        with torch.inference_mode():  # as the pass over features makes it
+            kept = _OnGpu(9, 40, where)
         monkeypatch.setattr(pixels, "_kept_on", lambda where: kept)
     asked: list[int] = []
     read = pixels._read
@@ -169,9 +243,9 @@ def test_a_gpu_sees_what_a_cpu_sees() -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (4, 73, 73, 3), dtype=torch.uint8, generator=generator)
     views = preprocessing.random_views(4, generator)
-    for here, there in (
-        (preprocessing.for_training(pixels, views, 64), preprocessing.for_training(pixels.to("cuda"), views, 64)),
-        (preprocessing.for_evaluation(pixels, 64), preprocessing.for_evaluation(pixels.to("cuda"), 64)),
+    for function, apart in (
+        (lambda x: preprocessing.for_training(x, views, 64), 1e-3),
+        (lambda x: preprocessing.for_evaluation(x, 64), 0.02),
     ):
-        # the CPU resamples bytes: half a step of 255, in units of the standard deviation
-        torch.testing.assert_close(there.cpu(), here, atol=0.6 / 255 / 0.224, rtol=0)
+        # the CPU resamples bytes, in two passes that round: a step of 255 is 0.018
+        torch.testing.assert_close(function(pixels.to("cuda")).cpu(), function(pixels), atol=apart, rtol=0)
