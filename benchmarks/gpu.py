@@ -87,6 +87,8 @@ def in_memory(weights: Path, batch: int, side: int, late: bool) -> dict[str, flo
             optimizer.step()
 
         found[name] = rate(step, batch)
+        if gradients.recorded is None:
+            print(f"  {side} pixels: {name} is not recorded as a graph here", flush=True)
     return found
 
 
