@@ -31,7 +31,7 @@ from panorama.features import Pixels  # noqa: E402
 from panorama.hardware import Precisions  # noqa: E402
 from panorama.model import Classifier, build, load_pretrained, prepare_phase  # noqa: E402
 from panorama.steps import Gradients  # noqa: E402
-from panorama.training import TrainingData, train  # noqa: E402
+from panorama.training import _SMALLER, TrainingData, train  # noqa: E402
 
 WHERE = torch.device("cuda", 0)
 EPOCHS, LABELS = 6, 5
@@ -109,7 +109,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("There is no GPU here that PyTorch can use.")
     print(f"{hardware.describe(WHERE)}, PyTorch {torch.__version__}, batches of {options.batch}", flush=True)
-    small = round(224 * 4 / 7)
+    small = round(224 * _SMALLER)
     peers = {}
     for side, late in ((small, False), (224, True)):
         peers[side] = in_memory(options.weights, options.batch, side, late)

@@ -1,7 +1,7 @@
 """The gradients of a training step, on a CPU and on a GPU.
 
-On a CPU the BatchNorms that are frozen are folded (`folding.Folded`), for it waits for memory. On a GPU a small network's step is a
-thousand short kernels, and Python takes several times as long to start them one by one as they take (docs/speed.md). So there the plain
+On a CPU the BatchNorms that are frozen are folded (`folding.Folded`), for it waits for memory. On a GPU a small network's step is
+hundreds of short kernels, and Python takes several times as long to start them one by one as they take (docs/speed.md). So there the plain
 network's step is recorded as a CUDA graph, and from then on started as a whole.
 """
 
