@@ -80,7 +80,7 @@ def limit(run: Path, files: list[Path], name: str) -> float:
         for count in (3, rounds):
             started = time.perf_counter()
             for _ in range(count):
-                network(x).cpu()
+                network(x)().cpu()
     return rounds * size / (time.perf_counter() - started)
 
 

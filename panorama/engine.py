@@ -25,7 +25,8 @@ from panorama.model import Classifier
 from panorama.onnx import PACKAGES, exported
 
 Choice = Literal["auto", "torch", "onnx"]
-Network = Callable[[Tensor], Tensor]  # normalised pictures (batch, 3, side, side) -> logits (batch, n_labels)
+# normalised pictures (batch, 3, side, side) -> what waits for their logits (batch, n_labels), which may be computed meanwhile
+Network = Callable[[Tensor], Callable[[], Tensor]]
 Engine = Callable[
     [Classifier, ModelCard], Network
 ]  # a model without BatchNorms (`folding.for_inference`) and its card -> what computes it
@@ -35,8 +36,8 @@ _VERSION = 1  # part of the key of a kept network: raise it when the same model 
 
 
 def plain(model: Classifier, card: ModelCard) -> Network:  # noqa: ARG001
-    """The model itself."""
-    return model
+    """The model itself, which computes when its logits are asked for: it takes all cores, whoever else may want one."""
+    return lambda x: lambda: model(x)
 
 
 def choose(choice: Choice, n_pictures: int, cache: Path) -> Engine:
@@ -62,7 +63,8 @@ class OnnxRuntime:
     """A model's logits, computed by ONNX Runtime on as many threads as torch has.
 
     Each thread takes a few pictures of its own at a time. On two cores that is a sixth less work than a whole batch on both: what
-    one layer writes for the next stays in a core's cache, and no core waits for the other after every layer.
+    one layer writes for the next stays in a core's cache, and no core waits for the other after every layer. Batches may be given
+    before others are ready, so that no core waits at the end of each either.
     Raises PanoramaError when the backbone cannot be written as ONNX.
     """
 
@@ -77,10 +79,11 @@ class OnnxRuntime:
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits (batch, n_labels), where `x` is."""
+    def __call__(self, x: Tensor) -> Callable[[], Tensor]:
+        """Begins; what it gives waits for the logits (batch, n_labels), which are where `x` is."""
         size = min(_AT_ONCE, math.ceil(len(x) / self._threads))
-        return torch.cat(list(self._pool.map(self._logits, torch.split(x.cpu(), size)))).to(x.device)
+        parts = [self._pool.submit(self._logits, part) for part in torch.split(x.cpu(), size)]
+        return lambda: torch.cat([part.result() for part in parts]).to(x.device)
 
     def _logits(self, x: Tensor) -> Tensor:
         (logits,) = self._session.run(None, {"images": x.contiguous().numpy()})

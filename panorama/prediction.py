@@ -1,7 +1,7 @@
 """From a run folder to a predictor: pictures in, probabilities out."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,14 +73,19 @@ class Predictor:
         return self._predict([square(image, self._side) for image in images])
 
     def predict(self, sources: Iterable[tuple[str, Path | bytes]]) -> Iterator[Prediction]:
-        """One Prediction for each (name, file or bytes), in order; decoding overlaps with computing."""
+        """One Prediction for each (name, file or bytes), in order; decoding overlaps with computing, and a batch with the one before."""
         with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
-            waiting: list[tuple[list[str], list[Future[_Decoded]]]] = []
+            decoding: list[tuple[list[str], list[Future[_Decoded]]]] = []
+            before: Iterator[Prediction] = iter(())
             for chunk in itertools.chain(_chunks(sources, batch_size(self.where)), itertools.repeat([], _BATCHES_AHEAD)):
-                waiting.append(([name for name, _ in chunk], [pool.submit(self._decode, source) for source in chunk]))
-                if len(waiting) > _BATCHES_AHEAD:
-                    names, futures = waiting.pop(0)
-                    yield from self._answers(names, [future.result() for future in futures])
+                decoding.append(([name for name, _ in chunk], [pool.submit(self._decode, source) for source in chunk]))
+                if len(decoding) > _BATCHES_AHEAD:
+                    names, futures = decoding.pop(0)
+                    decoded = [future.result() for future in futures]
+                    answers = self._begun([pixels for pixels in decoded if not isinstance(pixels, str)])
+                    yield from before
+                    before = _in_order(names, decoded, answers)
+            yield from before
 
     @torch.inference_mode()
     def heat(self, image: Image.Image) -> npt.NDArray[np.float32] | None:
@@ -115,21 +120,33 @@ class Predictor:
         except PictureError as error:
             return str(error)
 
-    def _answers(self, names: list[str], decoded: list[_Decoded]) -> Iterator[Prediction]:
-        rows = iter(self._predict([pixels for pixels in decoded if not isinstance(pixels, str)]))
-        for name, pixels in zip(names, decoded, strict=True):
-            if isinstance(pixels, str):
-                yield Prediction(name, None, pixels)
-            else:
-                yield Prediction(name, next(rows))
-
-    @torch.inference_mode()
     def _predict(self, squares: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        return self._begun(squares)()
+
+    def _begun(self, squares: Sequence[npt.NDArray[np.uint8]]) -> Callable[[], npt.NDArray[np.float32]]:
+        """What gives the probabilities (n, n_labels) of squeezed pictures; an engine may compute them meanwhile."""
         if not squares:
-            return np.zeros((0, len(self.labels)), np.float32)
-        x = preprocessing.for_evaluation(torch.from_numpy(np.stack(squares)).to(self.where), self._card.image_size)
-        with TRACING:
-            return torch.sigmoid(self._network(x)).cpu().numpy()
+            return lambda: np.zeros((0, len(self.labels)), np.float32)
+        with torch.inference_mode():
+            logits = self._network(
+                preprocessing.for_evaluation(torch.from_numpy(np.stack(squares)).to(self.where), self._card.image_size)
+            )
+
+        def probabilities() -> npt.NDArray[np.float32]:
+            with torch.inference_mode(), TRACING:
+                return torch.sigmoid(logits()).cpu().numpy()
+
+        return probabilities
+
+
+def _in_order(names: list[str], decoded: list[_Decoded], answers: Callable[[], npt.NDArray[np.float32]]) -> Iterator[Prediction]:
+    """The predictions of a batch; its answers, one row for each picture that could be read, are waited for when the first is asked for."""
+    rows = iter(answers())
+    for name, pixels in zip(names, decoded, strict=True):
+        if isinstance(pixels, str):
+            yield Prediction(name, None, pixels)
+        else:
+            yield Prediction(name, next(rows))
 
 
 def windows(aspect: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -1,25 +1,31 @@
 """ONNX Runtime in torch's place answers as torch does; its networks are kept, and made again where they are not sound."""
 
 import hashlib
+import io
 import json
+import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import COLOURS, patch_picture
+from PIL import Image
 
 from panorama import cache, checkpoint, engine
 from panorama.__main__ import main
 from panorama.checkpoint import ModelCard
 from panorama.errors import PanoramaError
-from panorama.model import build, calibrate_batchnorm
+from panorama.model import Classifier, build, calibrate_batchnorm
 from panorama.prediction import Predictor
 
 SIDE = 64
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 PICTURES = [patch_picture([list(COLOURS)[i % 3]], i, (90 + 5 * i, 70)) for i in range(11)]  # no multiple of what a thread takes
 needs_packages = pytest.mark.skipif(
     any(engine.find_spec(name) is None for name in engine.PACKAGES), reason="needs requirements-onnx.txt"
@@ -203,3 +209,35 @@ def test_auto_goes_on_with_torch_where_a_backbone_cannot_be_written(
     told = capsys.readouterr().err
     assert "going on with torch" in told
     assert "no such operator" in told
+
+
+def test_answers_stay_with_their_pictures_whenever_an_engine_computes_them(tmp_path: Path) -> None:
+    """Three batches and a bit; in the second no picture can be read, in the others some; the engine ends later batches first."""
+    asked: list[int] = []
+
+    def slow_at_first(model: Classifier, card: ModelCard) -> engine.Network:  # noqa: ARG001
+        pool = ThreadPoolExecutor(4)
+
+        def begun(x: torch.Tensor) -> Callable[[], torch.Tensor]:
+            asked.append(len(x))
+            result = pool.submit(lambda wait: (time.sleep(wait), x.mean((2, 3)))[1], 0.2 / len(asked))
+            return result.result
+
+        return begun
+
+    predictor = Predictor.load(a_run(tmp_path / "run"), slow_at_first)
+    greys = [None if 32 <= number < 64 or number % 7 == 3 else number * 2 for number in range(110)]
+    sources = []
+    for number, grey in enumerate(greys):
+        stream = io.BytesIO()
+        if grey is not None:
+            Image.new("RGB", (70, 70), (grey,) * 3).save(stream, "PNG")
+        sources.append((f"{number}.png", stream.getvalue()))
+    answers = list(predictor.predict(sources))
+    assert [answer.name for answer in answers] == [name for name, _ in sources]
+    assert [answer.probabilities is None for answer in answers] == [grey is None for grey in greys]
+    assert [answer.problem is not None for answer in answers] == [grey is None for grey in greys]
+    seen = [answer.probabilities for answer in answers if answer.probabilities is not None]
+    expected = [[1 / (1 + math.exp(-(grey / 255 - mean) / std)) for mean, std in zip(MEAN, STD, strict=True)] for grey in greys if grey is not None]  # fmt: skip
+    assert np.stack(seen) == pytest.approx(np.array(expected), abs=1e-5)
+    assert len(asked) == 3
