@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,7 @@ Indices = npt.NDArray[np.int64]
 OnProgress = Callable[[int, int], None]
 _KEPT_AT_ONCE = 512  # rows: what a kill can cost
 _THREADS = max(2, os.cpu_count() or 1)
+_TOLD_AFTER = 8  # decoded pictures
 _CPU = torch.device("cpu")
 
 
@@ -59,11 +61,19 @@ class Pixels:
             return
 
         def decoded() -> Iterator[npt.NDArray[np.uint8]]:
-            step = 4 * _THREADS
-            for start in range(0, len(self), step):
-                indices = range(start, min(start + step, len(self)))
-                yield from self._pool.map(self._decode, indices)
-                on_progress(indices.stop, len(self))
+            ahead = 8 * _THREADS  # so that nobody waits for one large picture, or for the disk
+            waiting = deque(self._pool.submit(self._decode, index) for index in range(min(ahead, len(self))))
+            try:
+                for done in range(1, len(self) + 1):
+                    pixels = waiting.popleft().result()
+                    if done + len(waiting) < len(self):
+                        waiting.append(self._pool.submit(self._decode, done + len(waiting)))
+                    yield pixels
+                    if done % _TOLD_AFTER == 0 or done == len(self):
+                        on_progress(done, len(self))
+            finally:
+                for future in waiting:
+                    future.cancel()
 
         self._file.write(decoded())
         self._file.open()

@@ -221,6 +221,21 @@ def test_where_bfloat16_is_hopeless_a_single_picture_says_so(tmp_path: Path, mon
     assert asked == [1] * 4, "no step and no batch wait a minute for what one pass of a picture says"
 
 
+def test_a_backbone_of_one_size_only_is_glanced_at_in_that_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+
+    def pretended(_: object, x: torch.Tensor, dtype: torch.dtype) -> float:
+        sides.append(x.shape[-1])
+        if x.shape[-1] != 32:
+            raise AssertionError("Wrong image height!")  # as torchvision's transformers say it
+        return 20.0 if dtype is torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(hardware._Trial, "_seconds", pretended)
+    found = hardware.precisions(TrainConfig(image_size=32), small_model(), tmp_path)
+    assert found == Precisions(torch.float32, torch.float32)
+    assert sides == [16, 32, 32, 32, 32], "the smaller is tried once"
+
+
 @pytest.mark.parametrize(
     ("precision", "seconds", "said"), [("bfloat16", 14.0, True), ("bfloat16", 1.2, False), ("auto", 14.0, False)]
 )
