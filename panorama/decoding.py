@@ -26,8 +26,8 @@ class DecodingError(Exception):
     """Why the child gave no picture, in words without the picture's name."""
 
 
-def decode_elsewhere(source: Path | bytes, at_least: int | None) -> Image.Image:
-    """The picture as `images.open_here` gives it, from a child process. Raises DecodingError."""
+def decode_elsewhere(source: Path | bytes, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture and the size of the whole as `images.open_here` gives them, from a child process. Raises DecodingError."""
     command = [sys.executable, "-m", "panorama.decoding", str(at_least or 0)]
     command += [os.path.abspath(source)] if isinstance(source, Path) else []  # noqa: PTH100 - no link is followed
     with _AT_ONCE, subprocess.Popen(
@@ -47,7 +47,7 @@ def decode_elsewhere(source: Path | bytes, at_least: int | None) -> Image.Image:
             clock.cancel()
             child.kill()
             status = child.wait()
-    if isinstance(answer, Image.Image):
+    if isinstance(answer, tuple):
         return answer
     if answer:
         raise DecodingError(answer)
@@ -56,8 +56,8 @@ def decode_elsewhere(source: Path | bytes, at_least: int | None) -> Image.Image:
     raise DecodingError(f"its decoder broke down (status {status}); open it in an image editor and save it again.")
 
 
-def _exchange(child: subprocess.Popen[bytes], source: Path | bytes) -> Image.Image | str:
-    """The picture, or why there is none; "" when the child ended without a word."""
+def _exchange(child: subprocess.Popen[bytes], source: Path | bytes) -> tuple[Image.Image, tuple[int, int]] | str:
+    """The picture and the size of the whole, or why there is none; "" when the child ended without a word."""
     assert child.stdin is not None
     assert child.stdout is not None
     with suppress(OSError):  # it may end before it has read all: what it said before that counts
@@ -65,15 +65,16 @@ def _exchange(child: subprocess.Popen[bytes], source: Path | bytes) -> Image.Ima
             child.stdin.write(source)
     with suppress(OSError):
         child.stdin.close()
-    kind, *sides = child.stdout.readline(100).split()[:3] or [b""]
+    kind, *sides = child.stdout.readline(100).split()[:5] or [b""]
     if kind != b"picture":
         return child.stdout.read(_WORDS_BYTES).decode("utf-8", "replace") if kind == b"refused" else ""
-    size = (int(sides[0]), int(sides[1]))
+    width, height, *whole = (int(side) for side in sides)
+    size = (width, height)
     pixels = bytearray(3 * size[0] * size[1])
     left = memoryview(pixels)
     while left and (n := child.stdout.readinto(left)):  # type: ignore[attr-defined]
         left = left[n:]
-    return "" if left else Image.frombytes("RGB", size, pixels)
+    return "" if left else (Image.frombytes("RGB", size, pixels), (whole[0], whole[1]))
 
 
 def _limit_this_process() -> None:
@@ -94,14 +95,14 @@ def main() -> None:
     side, *path = sys.argv[1:]
     out = sys.stdout.buffer
     try:
-        image = open_here(Path(path[0]) if path else sys.stdin.buffer.read(), "", at_least=int(side) or None)
+        image, whole = open_here(Path(path[0]) if path else sys.stdin.buffer.read(), "", at_least=int(side) or None)
         rows = image.tobytes()
     except PictureError as error:
         out.write(b"refused\n" + str(error).removeprefix(": ").encode("utf-8", "replace"))
     except MemoryError:
         out.write(b"refused\nnot enough memory to decode it; make it smaller.")
     else:
-        out.write(f"picture {image.width} {image.height}\n".encode())
+        out.write(f"picture {image.width} {image.height} {whole[0]} {whole[1]}\n".encode())
         out.write(rows)
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from panorama.decoding import DecodingError, decode_elsewhere
 from panorama.errors import PanoramaError
@@ -29,6 +29,7 @@ _ORDINARY_PIXELS = 32_000_000
 _ORDINARY_JPEG_PIXELS = 64_000_000
 _ORDINARY_SCANS = 64  # a progressive JPEG of an editor or a phone has 6 to 14
 _SCAN = b"\xff\xda"
+_ON_ITS_SIDE = (5, 6, 7, 8)  # of EXIF's orientations
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Decoders warn of broken metadata that the pixels do not need. Said once for the process: `catch_warnings` is not safe in
@@ -50,6 +51,13 @@ def open_rgb(source: Path | bytes, name: str | None = None, *, at_least: int | N
     What may take gigabytes or many seconds is decoded in a process of its own, with limits (`decoding`).
     Raises PictureError: not a picture of a format we read, damaged, too large, or samples without a defined range.
     """
+    return open_with_size(source, name, at_least=at_least)[0]
+
+
+def open_with_size(
+    source: Path | bytes, name: str | None = None, *, at_least: int | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """As `open_rgb`, and the width and height in pixels of the whole picture, upright, whatever size it was decoded at."""
     with _told(source, name):
         if _size(source) <= _ORDINARY_BYTES:
             with _opened(source) as (image, stream):
@@ -61,8 +69,10 @@ def open_rgb(source: Path | bytes, name: str | None = None, *, at_least: int | N
             raise PictureError(str(error)) from error
 
 
-def open_here(source: Path | bytes, name: str | None = None, *, at_least: int | None = None) -> Image.Image:
-    """As `open_rgb`, in this process whatever it takes: for a process that has limits of its own."""
+def open_here(
+    source: Path | bytes, name: str | None = None, *, at_least: int | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """As `open_with_size`, in this process whatever it takes: for a process that has limits of its own."""
     with _told(source, name):
         _size(source)
         with _opened(source) as (image, _):
@@ -142,18 +152,24 @@ def _may_run_away(image: Image.Image, stream: BinaryIO) -> bool:
     return n_scans > _ORDINARY_SCANS
 
 
-def _decoded(image: Image.Image, at_least: int | None) -> Image.Image:
+def _decoded(image: Image.Image, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    whole = image.size
     if at_least is not None and image.format == "JPEG":
         image.draft("RGB" if image.mode == "YCbCr" else image.mode, (at_least, at_least))
+    is_whole = image.size == whole
     image.load()
-    return _to_rgb(_upright(image), twelve_bits_possible=image.format == "TIFF")
+    if is_whole:  # a TIFF may have been turned as it was loaded
+        whole = image.size
+    upright, is_on_its_side = _upright(image)
+    return _to_rgb(upright, twelve_bits_possible=image.format == "TIFF"), (whole[::-1] if is_on_its_side else whole)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The picture turned as its EXIF says, and whether its width became its height."""
     try:
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image), image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
     except Exception:  # EXIF that cannot be parsed, or written back: the pixels are sound, and nothing says they are turned
-        return image
+        return image, False
 
 
 def _to_rgb(image: Image.Image, *, twelve_bits_possible: bool) -> Image.Image:

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from panorama.images import PictureError, difference_hash, open_rgb
+from panorama.images import PictureError, difference_hash, open_with_size
 from panorama.split import near_duplicate_groups
 
-_VERSION = 1
+_VERSION = 2
 _TINY = 8
+_SEEN_AT = 64  # pixels of the shorter side: a JPEG is read to its end, but only as much of it computed as the miniatures need
 _CHUNK = 256
 
 
@@ -66,13 +67,13 @@ def duplicate_groups(pictures: Sequence[Picture]) -> npt.NDArray[np.int64]:
 def _measure(path: Path, name: str) -> Picture:
     try:
         data = path.read_bytes()
-        image = open_rgb(data, name)
+        image, (width, height) = open_with_size(data, name, at_least=_SEEN_AT)
     except PictureError as error:
         return Picture("", 0, 0, 0, b"", str(error).removeprefix(f"{name}: "))
     except OSError as error:
         return Picture("", 0, 0, 0, b"", f"cannot be read ({error.strerror}).")
     tiny = np.asarray(image.resize((_TINY, _TINY), Image.Resampling.BOX), np.uint8).tobytes()
-    return Picture(hashlib.sha256(data).hexdigest(), image.width, image.height, difference_hash(image), tiny)
+    return Picture(hashlib.sha256(data).hexdigest(), width, height, difference_hash(image), tiny)
 
 
 def _key(path: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from panorama import decoding, images
-from panorama.images import PictureError, open_here, open_rgb
+from panorama.images import PictureError, open_here, open_rgb, open_with_size
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
@@ -37,7 +37,7 @@ def nothing_is_ordinary(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every picture is decoded elsewhere; a list with an item for each that was."""
     calls: list[int] = []
 
-    def counted(source: Path | bytes, at_least: int | None) -> Image.Image:
+    def counted(source: Path | bytes, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
         calls.append(1)
         return decoding.decode_elsewhere(source, at_least)
 
@@ -52,13 +52,16 @@ def test_a_picture_is_the_same_wherever_it_is_decoded(kind: str, nothing_is_ordi
     path = tmp_path / "größe 1.jpg"
     path.write_bytes(KINDS[kind])
     for source in (path, KINDS[kind]):
-        assert np.array_equal(np.asarray(open_rgb(source)), np.asarray(open_here(source)))
+        assert np.array_equal(np.asarray(open_rgb(source)), np.asarray(open_here(source)[0]))
     assert len(nothing_is_ordinary) == 2
 
 
 def test_a_jpeg_is_reduced_there_too(nothing_is_ordinary: list[int]) -> None:
     data = encoded(NOISE.resize((1600, 800)), "JPEG")
-    assert open_rgb(data, at_least=100).size == open_here(data, at_least=100).size == (200, 100)
+    for opener in (open_with_size, open_here):
+        image, whole = opener(data, at_least=100)
+        assert image.size == (200, 100)
+        assert whole == (1600, 800)
     assert nothing_is_ordinary
 
 
@@ -81,7 +84,7 @@ def test_ordinary_pictures_start_no_process(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_large_and_what_has_many_scans_goes_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "decode_elsewhere", lambda *_: Image.new("RGB", (1, 2)))
+    monkeypatch.setattr(images, "decode_elsewhere", lambda *_: (Image.new("RGB", (1, 2)), (1, 2)))
     scan = KINDS["JPEG"].rindex(b"\xff\xda")
     for data in (
         encoded(Image.new("1", (8000, 4001)), "PNG"),

@@ -12,7 +12,7 @@ import pytest
 from conftest import SHARED, shared
 from PIL import Image, ImageSequence
 
-from panorama.images import MAX_PIXELS, PictureError, difference_hash, open_rgb, square, thumbnail_jpeg
+from panorama.images import MAX_PIXELS, PictureError, difference_hash, open_rgb, open_with_size, square, thumbnail_jpeg
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pytest undoes the filter that panorama.images sets
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0)
@@ -174,6 +174,42 @@ def test_reduced_decoding_keeps_both_sides_at_least_as_long_as_asked() -> None:
     assert image.width < 1600
     assert min(image.size) >= 90
     assert corners(image) == UPRIGHT
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_damage_is_found_at_a_reduced_size_too(progressive: bool) -> None:
+    """The scan of a data set looks at JPEGs at an eighth of their size, and training trusts it."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (300, 400, 3), np.uint8)).resize((800, 600))
+    whole = encoded(noise, "JPEG", progressive=progressive)
+    damaged = [whole[: len(whole) * share // 100] for share in (5, 30, 60, 90, 99)]
+    for place in rng.integers(0, len(whole), 60).tolist():
+        damaged.append(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    outcomes = []
+    for data in [whole, *damaged]:
+        outcome = []
+        for at_least in (None, 64):
+            try:
+                outcome.append(open_rgb(data, at_least=at_least).size[0] > 0)
+            except PictureError as error:
+                outcome.append(str(error))
+        assert outcome[0] == outcome[1]
+        outcomes.append(outcome[0])
+    assert outcomes[0] is True
+    assert len({str(outcome) for outcome in outcomes[1:]}) > 1, "cut off in the middle"
+    assert True in outcomes[6:], "and what decoders make good, they do at either size"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, *STORED])
+def test_the_size_is_that_of_the_whole_upright_picture(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = Image.new("RGB", (1000, 998) if orientation < 5 else (998, 1000))  # at an eighth both are 125 x 125
+    for at_least in (None, 64):
+        image, size = open_with_size(encoded(stored, kind, exif=exif.tobytes()), at_least=at_least)
+        assert size == (1000, 998)
+        assert image.size == ((125, 125) if kind == "JPEG" and at_least else size)
 
 
 def test_bytes_and_file_give_the_same_pixels(tmp_path: Path) -> None:

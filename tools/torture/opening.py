@@ -158,7 +158,7 @@ def main() -> None:
     from panorama.images import PictureError, open_here, open_rgb
     from tools.torture.pictures import RUNAWAY, mutation
 
-    openers = {"panorama": open_rgb, "here": open_here, "naive": naive, "fragile": fragile}
+    openers = {"panorama": open_rgb, "here": lambda *given: open_here(*given)[0], "naive": naive, "fragile": fragile}
     opener = openers[sys.argv[1]]
     out = sys.stdout.buffer
     for line in sys.stdin:
