@@ -73,7 +73,7 @@ class Predictor:
         return self._predict([square(image, self._side) for image in images])
 
     def predict(self, sources: Iterable[tuple[str, Path | bytes]]) -> Iterator[Prediction]:
-        """One Prediction for each (name, file or bytes), in order; decoding overlaps with computing, and a batch with the one before."""
+        """One Prediction for each (name, file or bytes), in order; decoding overlaps with computing, and in ONNX Runtime a batch with the one before."""
         with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
             decoding: list[tuple[list[str], list[Future[_Decoded]]]] = []
             before: Iterator[Prediction] = iter(())
@@ -81,6 +81,9 @@ class Predictor:
                 decoding.append(([name for name, _ in chunk], [pool.submit(self._decode, source) for source in chunk]))
                 if len(decoding) > _BATCHES_AHEAD:
                     names, futures = decoding.pop(0)
+                    if not all(future.done() for future in futures):  # whoever waits for pictures has answers meanwhile
+                        yield from before
+                        before = iter(())
                     decoded = [future.result() for future in futures]
                     answers = self._begun([pixels for pixels in decoded if not isinstance(pixels, str)])
                     yield from before

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 import torch
 from conftest import patch_picture
+from PIL import Image
 from torch import nn
 
-from panorama import cache
+from panorama import cache, features
 from panorama.cache import PixelFile, Rows
 from panorama.features import Features, Indices, Pixels, cached, extract, whole_pass
 from panorama.images import PictureError, open_rgb, square
@@ -136,6 +137,29 @@ def test_pixels_from_the_cache_are_those_of_the_files(tmp_path: Path, pictures: 
     assert (pixels.batch(np.array([2, 0])).numpy() == expected[[2, 0]]).all(), "read from the cache, not from the files"
     cache.clear(folder)
     assert (pixels.batch(np.array([1])).numpy() == expected[[1]]).all(), "cleared under a run that has it open"
+
+
+def test_more_pictures_than_are_decoded_at_once_stay_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_THREADS", 1)  # eight are on their way
+    colours = np.random.default_rng(0).integers(0, 256, (21, 3), np.uint8)
+    paths = [tmp_path / f"{n:02}.png" for n in range(21)]
+    for path, colour in zip(paths, colours.tolist(), strict=True):
+        Image.new("RGB", (40, 40), tuple(colour)).save(path)
+    contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    told: list[tuple[int, int]] = []
+
+    def read(folder: str) -> Pixels:
+        pixels = Pixels(paths, [path.name for path in paths], 32, contents=contents, cache=tmp_path / folder)
+        pixels.read(lambda done, total: told.append((done, total)))
+        return pixels
+
+    pixels = read("one").batch(np.arange(21)).numpy()
+    assert (pixels == colours[:, None, None]).all()
+    assert told == [(8, 21), (16, 21), (21, 21)]
+    paths[12].write_bytes(paths[11].read_bytes())
+    with pytest.raises(PictureError, match=r"^12\.png: the file has changed"):
+        read("two")
+    assert not list((tmp_path / "two").rglob("*.pixels*"))
 
 
 def test_a_damaged_or_cut_pixel_file_is_read_from_the_pictures_again(

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -212,21 +213,27 @@ def test_auto_goes_on_with_torch_where_a_backbone_cannot_be_written(
 
 
 def test_answers_stay_with_their_pictures_whenever_an_engine_computes_them(tmp_path: Path) -> None:
-    """Three batches and a bit; in the second no picture can be read, in the others some; the engine ends later batches first."""
-    asked: list[int] = []
+    """Four batches, of the first no picture can be read, of the others some; each is computed sooner than the one before it."""
+    told: list[tuple[str, int]] = []
 
     def slow_at_first(model: Classifier, card: ModelCard) -> engine.Network:  # noqa: ARG001
         pool = ThreadPoolExecutor(4)
 
         def begun(x: torch.Tensor) -> Callable[[], torch.Tensor]:
-            asked.append(len(x))
-            result = pool.submit(lambda wait: (time.sleep(wait), x.mean((2, 3)))[1], 0.2 / len(asked))
-            return result.result
+            number = sum(what == "begun" for what, _ in told)
+            told.append(("begun", number))
+            result = pool.submit(lambda: (time.sleep(0.6 / (1 + number)), x.mean((2, 3)))[1])
+
+            def waited() -> torch.Tensor:
+                told.append(("awaited", number))
+                return result.result()
+
+            return waited
 
         return begun
 
     predictor = Predictor.load(a_run(tmp_path / "run"), slow_at_first)
-    greys = [None if 32 <= number < 64 or number % 7 == 3 else number * 2 for number in range(110)]
+    greys = [None if number < 32 or number % 7 == 3 else number * 2 for number in range(120)]
     sources = []
     for number, grey in enumerate(greys):
         stream = io.BytesIO()
@@ -240,4 +247,24 @@ def test_answers_stay_with_their_pictures_whenever_an_engine_computes_them(tmp_p
     seen = [answer.probabilities for answer in answers if answer.probabilities is not None]
     expected = [[1 / (1 + math.exp(-(grey / 255 - mean) / std)) for mean, std in zip(MEAN, STD, strict=True)] for grey in greys if grey is not None]  # fmt: skip
     assert np.stack(seen) == pytest.approx(np.array(expected), abs=1e-5)
-    assert len(asked) == 3
+    assert [number for what, number in told if what == "awaited"] == [0, 1, 2]
+    # By then the third is decoded, for the second took 0.3 s.
+    assert told.index(("begun", 2)) < told.index(("awaited", 1)), "no core waits at the end of a batch"
+
+
+def test_who_waits_for_pictures_has_answers_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor.load(a_run(tmp_path / "run"))
+    decode, given = predictor._decode, threading.Event()
+
+    def slow(source: tuple[str, Path | bytes]) -> np.ndarray | str:
+        if int(source[0]) >= 32:
+            assert given.wait(30), "the first batch is kept back"
+        return decode(source)
+
+    monkeypatch.setattr(predictor, "_decode", slow)
+    stream = io.BytesIO()
+    Image.new("RGB", (70, 70)).save(stream, "PNG")
+    found = predictor.predict([(str(number), stream.getvalue()) for number in range(70)])
+    assert next(found).name == "0"
+    given.set()
+    assert len(list(found)) == 69

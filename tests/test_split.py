@@ -217,6 +217,17 @@ def test_files_with_the_same_bytes_are_copies_even_when_blank() -> None:
     assert groups[0] == groups[2] != groups[1]
 
 
+def test_the_size_of_a_scanned_picture_is_that_of_the_whole_upright_one(tmp_path: Path) -> None:
+    """The Dataset page shows it, and JPEGs are scanned at a reduced size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    for name in ("turned.jpg", "turned.png"):
+        Image.new("RGB", (1000, 600)).save(tmp_path / name, exif=exif)
+        for _ in range(2):  # measured, and remembered
+            (found,) = scan([tmp_path / name], [name], tmp_path)
+            assert (found.width, found.height) == (600, 1000)
+
+
 def test_copies_among_real_photos_are_found_and_look_alikes_are_not(tmp_path: Path) -> None:
     """Looked at by eye: each group shows one scene at two sizes or in two exposures; the last are other scenes."""
     copies = [("37", "41", "382"), ("39", "43"), ("49", "390"), ("56", "383"), ("292", "295"), ("60", "156")]
