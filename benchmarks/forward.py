@@ -19,8 +19,8 @@ from typing import Literal
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-Fold = Literal["nothing", "norms", "norms and ReLUs"]
-# name: forward, training (of all blocks), fine tuning (as panorama does in its first half) or late (in its second), keep memory, channels_last, what is folded into the convolutions, bfloat16, batch
+Fold = Literal["nothing", "norms", "norms and ReLUs", "and blocked"]
+# name: forward, training (of all blocks), fine tuning (as panorama does in its first half) or late (in its second), keep memory, channels_last, what is folded into the convolutions and whether the format of memory is blocked, bfloat16, batch
 LINES: dict[str, tuple[str, bool, bool, Fold, bool, int]] = {
     "forward, plain, a picture at a time": ("forward", False, False, "nothing", False, 1),
     "forward, plain": ("forward", False, False, "nothing", False, 64),
@@ -29,7 +29,8 @@ LINES: dict[str, tuple[str, bool, bool, Fold, bool, int]] = {
     "the same, memory kept": ("forward", True, True, "norms", False, 64),
     "the same, batch 32": ("forward", True, True, "norms", False, 32),
     "the same, ReLU too": ("forward", True, True, "norms and ReLUs", False, 32),
-    "the same, bfloat16": ("forward", True, True, "norms and ReLUs", True, 32),
+    "the same, blocked": ("forward", True, True, "and blocked", False, 32),
+    "ReLU too, bfloat16": ("forward", True, True, "norms and ReLUs", True, 32),
     "training step, plain": ("training", False, False, "nothing", False, 64),
     "training step, channels_last": ("training", False, True, "nothing", False, 64),
     "training step, channels_last, folded": ("training", False, True, "norms", False, 64),
@@ -58,8 +59,9 @@ def rate(compute: Callable[[], object], pictures: int) -> float:
 def torch_line(kind: str, keep: bool, channels_last: bool, fold: Fold, lower: bool, batch: int, size: int) -> float:
     import torch
 
-    from panorama import hardware
-    from panorama.folding import Folded, folded, for_inference
+    from panorama import blocked, hardware
+    from panorama.folding import Folded, folded
+    from panorama.fusing import fuse
     from panorama.model import build, prepare_phase
 
     if keep:
@@ -70,8 +72,11 @@ def torch_line(kind: str, keep: bool, channels_last: bool, fold: Fold, lower: bo
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     prepare_phase(model, "fine tuning", unfreeze="all" if kind == "training" else "auto", pretrained=True, late=kind == "late")
     if kind == "forward":
-        networks = {"nothing": torch.nn.Module.eval, "norms": folded, "norms and ReLUs": for_inference}
-        network: torch.nn.Module = networks[fold](model)
+        network: torch.nn.Module = model.eval() if fold == "nothing" else folded(model)
+        if fold in ("norms and ReLUs", "and blocked"):
+            fuse(network)
+        if fold == "and blocked":  # `for_inference` does it where the machine gains
+            blocked.use([network.extractor])  # type: ignore[list-item]
 
         @torch.inference_mode()
         def compute() -> None:

@@ -9,12 +9,13 @@ are those of the plain model.
 """
 
 import copy
+import itertools
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from panorama import activations, depthwise, fusing
+from panorama import activations, blocked, depthwise, fusing
 from panorama.model import Classifier, load_weights, replace
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -25,7 +26,8 @@ class Folded(nn.Module):
     """Computes what `model` computes in the modes its modules are in now; its parameters are the model's own.
 
     BatchNorms in eval mode are folded, those in train mode stay. Backbones that cannot be traced are left as they are.
-    fuse_frozen: what does not learn now, and must not begin to, computes its ReLUs inside the convolutions (`fusing.py`).
+    fuse_frozen: what does not learn now, and must not begin to, computes its ReLUs inside the convolutions (`fusing.py`), and the first blocks
+    in another format of memory (`blocked.py`).
     """
 
     def __init__(self, model: Classifier, *, fuse_frozen: bool = False) -> None:
@@ -43,6 +45,7 @@ class Folded(nn.Module):
         self._skeleton = (skeleton,)  # in a tuple, so that its tensors are no parameters of this module
         if fuse_frozen and all(bool(value.isfinite().all()) for value in self.tensors().values()):
             fusing.fuse(skeleton, lambda name: not self._learns(name))
+            blocked.adopt_first(skeleton.extractor, self._n_left())
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, n_labels)."""
@@ -69,14 +72,23 @@ class Folded(nn.Module):
         parts = (convolution, self._pairs.get(convolution, convolution))
         return any(parameter.requires_grad for part in parts for parameter in self.model.get_submodule(part).parameters())
 
+    def _n_left(self) -> int:
+        """How many of the first modules of `features`, where the extractor has it, do not learn."""
+        features = getattr(self.model.extractor, "features", nn.Sequential())
+        return len(list(itertools.takewhile(lambda part: not any(p.requires_grad for p in part.parameters()), features)))
+
     def _epsilon(self, norm: str) -> float:
         return float(self.model.get_submodule(norm).eps)  # type: ignore[arg-type]
 
 
 def for_inference(model: Classifier) -> Classifier:
-    """A copy of `model` in eval mode with every BatchNorm folded, and every ReLU too where that pays, its weights as they are now."""
+    """A copy of `model` in eval mode with every BatchNorm folded, and every ReLU too where that pays, its weights as they are now.
+
+    Its extractor may compute in another format of memory (`blocked.py`); hooks on layers inside take what they see through `blocked.dense`.
+    """
     plain = folded(model)
     fusing.fuse(plain)
+    blocked.adopt(plain.extractor)
     return plain
 
 

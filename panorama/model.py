@@ -29,6 +29,7 @@ import torchvision
 from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
+from panorama.blocked import dense
 from panorama.config import PhaseName, Unfreeze
 from panorama.errors import PanoramaError
 
@@ -397,7 +398,9 @@ def with_early(extractor: nn.Module, maps: Sequence[EarlyMap], x: Tensor) -> tup
     quarters: dict[str, Tensor] = {}
 
     def keep(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        quarters[name] = F.adaptive_avg_pool2d(given[0].float(), 2).flatten(1)  # at once: what follows may write over the map
+        quarters[name] = F.adaptive_avg_pool2d(dense(given[0]).float(), 2).flatten(
+            1
+        )  # at once: what follows may write over the map
 
     hooks = [extractor.get_submodule(place.module).register_forward_pre_hook(partial(keep, place.module)) for place in maps]
     try:
@@ -409,7 +412,7 @@ def with_early(extractor: nn.Module, maps: Sequence[EarlyMap], x: Tensor) -> tup
 
 
 def _keep(outputs: dict[str, Tensor], name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-    outputs[name] = output
+    outputs[name] = dense(output) if isinstance(output, Tensor) else output
 
 
 def _is_map_of(output: object, features: Tensor) -> bool:

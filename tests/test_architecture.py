@@ -38,7 +38,7 @@ PICTURES = {
 }  # Pillow and numpy, so that pages can show pictures without torch
 CACHE = {"cache"}  # between torch, which fills it, and pages, which show its size
 TORCH = {
-    "preprocessing", "hardware", "processes", "model", "activations", "depthwise", "fusing", "folding", "steps", "features", "training", "kernel", "crossval", "checkpoint", "prediction", "onnx", "engine",
+    "preprocessing", "hardware", "processes", "model", "activations", "depthwise", "fusing", "blocked", "folding", "steps", "features", "training", "kernel", "crossval", "checkpoint", "prediction", "onnx", "engine",
 }  # fmt: skip
 STORAGE = {
     "archives",

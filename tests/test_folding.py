@@ -7,18 +7,23 @@ from torch import nn
 from panorama.config import Unfreeze
 from panorama.folding import Folded, for_inference
 from panorama.fusing import ConvolutionAndReLU, _gives_the_plain_answer
-from panorama.model import Classifier, batchnorms, build, prepare_phase
+from panorama.model import Classifier, batchnorms, build, calibrate_batchnorm, prepare_phase
 
 
 def lived_in(backbone: str) -> Classifier:
-    """Random weights with BatchNorm statistics that are not 0 and 1, or folding wrongly would not show."""
+    """Random weights with BatchNorm statistics that are not 0 and 1, or folding wrongly would not show, and that let pictures through to the end.
+
+    With statistics drawn at random MobileNetV2 answers all pictures alike.
+    """
     model = build(backbone, 3, seed=0)
+    calibrate_batchnorm(model, [torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))])
     torch.manual_seed(1)
     for norm in batchnorms(model):
         nn.init.uniform_(norm.weight, 0.5, 1.5)  # type: ignore[arg-type]
         nn.init.uniform_(norm.bias, -0.3, 0.3)  # type: ignore[arg-type]
-        norm.running_mean.uniform_(-0.2, 0.2)  # type: ignore[operator, union-attr]
-        norm.running_var.uniform_(0.5, 2.0)  # type: ignore[operator, union-attr]
+        norm.running_mean.add_(torch.empty_like(norm.running_mean).uniform_(-0.2, 0.2) * norm.running_var.sqrt())  # type: ignore[operator, union-attr, arg-type]
+        norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.5, 2.0))  # type: ignore[operator, union-attr, arg-type]
+    nn.init.normal_(model.head.weight, std=0.1)
     return model
 
 
@@ -35,6 +40,13 @@ def test_a_folded_network_answers_as_the_plain_one(backbone: str) -> None:
     with torch.no_grad():
         assert for_inference(model)(x) == pytest.approx(model(x), rel=1e-3, abs=1e-4)
     assert len(list(batchnorms(for_inference(model)))) < len(list(batchnorms(model)))
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18", "vgg11_bn", "mnasnet0_5"])
+def test_the_networks_of_these_tests_tell_pictures_apart(backbone: str) -> None:
+    with torch.no_grad():
+        one, other = lived_in(backbone).eval()(pictures())
+    assert float((one - other).abs().max()) > 0.1 * float(one.abs().max())
 
 
 def test_mobilenet_has_no_batchnorm_left() -> None:

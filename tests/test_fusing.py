@@ -99,14 +99,15 @@ def test_a_cpu_without_bfloat16_still_fuses_in_float32(monkeypatch: pytest.Monke
     monkeypatch.setattr(fusing, "_computed", refusing)
     model = lived_in("mobilenet_v2").eval().to(memory_format=torch.channels_last)
     network = for_inference(model)
-    asked.clear()
     x = pictures().contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         expected = model(x)
+        network(x)  # a first picture of a shape may be tried in two formats
+        asked.clear()
         assert network(x) == pytest.approx(expected, rel=1e-3, abs=1e-4)
         assert len(asked) == 35
         with torch.autocast("cpu", torch.bfloat16):
-            torch.testing.assert_close(network(x).float(), expected, rtol=0, atol=0.05 * float(expected.abs().max()))
+            torch.testing.assert_close(network(x), folded(model)(x), rtol=0, atol=0.02 * float(expected.abs().max()))
 
 
 def test_what_is_read_twice_is_not_fused() -> None:
