@@ -30,7 +30,7 @@ Network = Callable[[Tensor], Callable[[], Tensor]]
 Engine = Callable[
     [Classifier, ModelCard], Network
 ]  # a model without BatchNorms (`folding.for_inference`) and its card -> what computes it
-PAYS_FROM = 5000  # pictures: from about here on writing the network as ONNX, once a model, takes no more time than it saves (docs/speed.md)
+PAYS_FROM = 5000  # pictures: from about here on (4,600 to 7,000, docs/speed.md) writing the network as ONNX, once a model, takes no more time than it saves
 _AT_ONCE = 4  # pictures a thread: 2 to 8 were as fast, 16 and more slower
 _VERSION = 1  # part of the key of a kept network: raise it when the same model is written in another way
 

@@ -73,9 +73,9 @@ class Folded(nn.Module):
         return any(parameter.requires_grad for part in parts for parameter in self.model.get_submodule(part).parameters())
 
     def _n_left(self) -> int:
-        """How many of the first modules of `features`, where the extractor has it, do not learn."""
-        features = getattr(self.model.extractor, "features", nn.Sequential())
-        return len(list(itertools.takewhile(lambda part: not any(p.requires_grad for p in part.parameters()), features)))
+        """How many of the first modules, one after the other, do not learn."""
+        parts = blocked.first(self.model.extractor)
+        return len(list(itertools.takewhile(lambda part: not any(p.requires_grad for p in part.parameters()), parts)))
 
     def _epsilon(self, norm: str) -> float:
         return float(self.model.get_submodule(norm).eps)  # type: ignore[arg-type]

@@ -95,6 +95,11 @@ def pairs(
     return found
 
 
+def refused(dtype: torch.dtype) -> bool:
+    """Whether the operator is there, but not for `dtype`: oneDNN has it where the CPU has instructions for it."""
+    return _gives_the_plain_answer(torch.float32) and not _gives_the_plain_answer(dtype)
+
+
 def _is_plain(convolution: nn.Conv2d) -> bool:
     known = type(convolution) in (nn.Conv2d, StridedDepthwise)
     return known and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,11 +17,12 @@ import torch.distributed as dist
 from panorama.config import Precision, TrainConfig
 from panorama.files import write_atomically
 from panorama.folding import for_inference
+from panorama.fusing import refused
 from panorama.model import Classifier, prepare_phase
 from panorama.steps import Gradients
 
 _CLEARLY_FASTER, _HOPELESS = 1.15, 0.25
-_VERSION = 5  # part of what a measurement is kept under: raise it when steps or passes change their speed
+_VERSION = 6  # part of what a measurement is kept under: raise it when steps or passes change their speed
 _TRIED_ON, _ROUNDS = 16, 3  # pictures, of which the fastest counts
 _GLANCES = 2  # rounds with a single picture
 _LEAST_PASS = 8
@@ -124,7 +125,9 @@ def precisions(config: TrainConfig, model: Classifier, cache: Path) -> Precision
         wanted = _dtype(config.precision)
         return Precisions(wanted, wanted)
     where, name = model.head.weight.device, f"{config.backbone} | {config.image_size}"
-    is_hopeless = functools.cache(lambda: where.type == "cpu" and _is_hopeless(_forward_pass(model, config)))
+    is_hopeless = functools.cache(
+        lambda: where.type == "cpu" and (refused(torch.bfloat16) or _is_hopeless(_forward_pass(model, config)))
+    )
     return Precisions(
         _measured(f"training | {config.unfreezes} | {name}", where, cache, is_hopeless, lambda: _training_step(model, config)),
         _measured(f"features | {name}", where, cache, is_hopeless, lambda: _forward_pass(model, config)),
@@ -234,12 +237,8 @@ class _Trial:
 def _is_hopeless(forward: _Trial) -> bool:
     """Whether a single picture already says that bfloat16 is not for this CPU.
 
-    Without instructions for it a step is up to twenty times slower, and all rounds would take a minute. A picture of half the side says
-    so in half a second less, where it does: of a small one so little is computed that some backbones seem three times slower only.
+    With few instructions for it a step is up to twenty times slower, and all rounds would take a minute.
     """
-    with suppress(RuntimeError, AssertionError, ValueError):  # some backbones take pictures of one size only
-        if replace(forward, image_size=forward.image_size // 2).speed_up(1, _GLANCES) < _HOPELESS:
-            return True
     return forward.speed_up(1, _GLANCES) < _HOPELESS
 
 

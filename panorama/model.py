@@ -398,9 +398,8 @@ def with_early(extractor: nn.Module, maps: Sequence[EarlyMap], x: Tensor) -> tup
     quarters: dict[str, Tensor] = {}
 
     def keep(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        quarters[name] = F.adaptive_avg_pool2d(dense(given[0]).float(), 2).flatten(
-            1
-        )  # at once: what follows may write over the map
+        # At once: what follows may write over the map.
+        quarters[name] = F.adaptive_avg_pool2d(dense(given[0]).float(), 2).flatten(1)
 
     hooks = [extractor.get_submodule(place.module).register_forward_pre_hook(partial(keep, place.module)) for place in maps]
     try:

@@ -115,15 +115,16 @@ def test_who_looks_inside_sees_what_layers_of_the_plain_network_hand_on() -> Non
 
 
 def test_weights_that_are_no_numbers_are_not_hidden() -> None:
-    """In the format a fused ReLU makes 0 of what is not a number, so the plain answer must be seen first."""
-    network, _ = computing_so("mobilenet_v2")
-    convolution = next(part for part in network.extractor.modules() if isinstance(part, nn.Conv2d))
-    with torch.no_grad():
-        convolution.weight[0] = torch.nan
-        plain = folded(lived_in("mobilenet_v2").eval())
-        next(part for part in plain.extractor.modules() if isinstance(part, nn.Conv2d)).weight[0] = torch.nan
-        blocked.use([plain.extractor])
-        assert plain(pictures()).isnan().any()
+    """RegNet's ReLUs are known in the format, and make 0 of what is not a number there."""
+    for value, expected in ((0.5, {True}), (torch.nan, {False})):
+        network = folded(lived_in("regnet_x_400mf").eval())  # whose ReLUs are not fused, for `fuse` refuses such weights too
+        blocked.use([network.extractor])
+        convolution = next(part for part in network.extractor.modules() if isinstance(part, nn.Conv2d))
+        with torch.no_grad():
+            convolution.weight[0] = value
+            answers = network(pictures())
+            assert bool(answers.isnan().any()) is (value is torch.nan)
+            assert formats(network, pictures()) == expected
 
 
 def test_only_a_machine_and_a_network_that_gain_compute_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +195,8 @@ def test_where_all_blocks_learn_none_computes_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     model = lived_in("mobilenet_v2")
     prepare_phase(model, "fine tuning", unfreeze="all", pretrained=True)
-    network = Folded(model, fuse_frozen=True)
-    network(pictures())
-    assert formats(network.skeleton(), pictures()) == {False}
+    skeleton = Folded(model, fuse_frozen=True).skeleton()
+    assert not any(part._forward_pre_hooks for part in skeleton.modules())
+    prepare_phase(model, "fine tuning", unfreeze="auto", pretrained=True)
+    skeleton = Folded(model, fuse_frozen=True).skeleton()
+    assert [part for part in skeleton.modules() if part._forward_pre_hooks] == [skeleton.extractor.features[0]]

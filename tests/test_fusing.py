@@ -106,6 +106,8 @@ def test_a_cpu_without_bfloat16_still_fuses_in_float32(monkeypatch: pytest.Monke
         asked.clear()
         assert network(x) == pytest.approx(expected, rel=1e-3, abs=1e-4)
         assert len(asked) == 35
+        assert fusing.refused(torch.bfloat16)
+        assert not fusing.refused(torch.float32)
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(network(x), folded(model)(x), rtol=0, atol=0.02 * float(expected.abs().max()))
 
