@@ -1,9 +1,9 @@
-"""oneDNN's blocked format of memory for what is not trained, on a CPU with AVX2 alone: the same numbers up to rounding, for a fifth less time.
+"""oneDNN's blocked format of memory for what is not trained, on a CPU: the same numbers up to rounding, for up to a fifth less time.
 
-There eight channels of a place lie side by side, then the next place's (nChw8c), which is what oneDNN's depthwise convolutions are fastest on:
-MobileNetV2 and RegNet-X gain 1.2 to 1.3 times (`benchmarks/forward.py`), networks without grouped convolutions nothing. PyTorch hands such tensors on from
-layer to layer (`Tensor.to_mkldnn`), but knows few operations on them. So layers are given them where a first picture of every shape got its plain
-answer that way.
+There eight channels of a place lie side by side, sixteen with AVX-512, then the next place's (nChw8c, nChw16c), which is what oneDNN's depthwise
+convolutions are fastest on: MobileNetV2 gains 1.2 to 1.3 times with AVX2 alone and 1.1 with AVX-512 (`benchmarks/forward.py`), networks without
+grouped convolutions nothing, and in bfloat16 it loses. PyTorch hands such tensors on from layer to layer (`Tensor.to_mkldnn`), but knows few
+operations on them. So layers are given them where a first picture of every shape got its plain answer that way.
 """
 
 import math
@@ -49,12 +49,16 @@ def dense(x: Tensor) -> Tensor:
 
 def _adopt(parts: Sequence[nn.Module]) -> None:
     convolutions = [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)]
-    if (
-        any(convolution.groups > 1 for convolution in convolutions)
-        and torch.backends.cpu.get_cpu_capability() == "AVX2"
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    ):
+    if _pays([convolution for convolution in convolutions if convolution.groups > 1]) and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         use(parts)
+
+
+def _pays(grouped: list[nn.Conv2d]) -> bool:
+    if (
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+    ):  # with wider groups, some gain a tenth and others lose a fifth (docs/decisions.md)
+        return bool(grouped) and all(convolution.groups == convolution.in_channels for convolution in grouped)
+    return bool(grouped) and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 class _Blocked:
