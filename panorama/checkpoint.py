@@ -169,7 +169,7 @@ def save_checkpoint(folder: Path, model: Classifier, state: TrainingState) -> No
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     values = {
         "format": _FORMAT, "preprocessing": preprocessing.VERSION, "phase": state.phase, "epoch": state.epoch, "without_improvement": state.without_improvement,
-        "best_loss": state.best_loss, "best_phase": state.best_phase, "best_epoch": state.best_epoch,
+        "best_loss": state.best_loss, "best_phase": state.best_phase, "best_epoch": state.best_epoch, "origin": state.origin,
     }  # fmt: skip
     data = save(tensors, metadata={"state": json.dumps(values), "digest": _digest(tensors)})
     if (folder / _CHECKPOINT).exists():
@@ -232,6 +232,7 @@ def _load_checkpoint(path: Path, model: Classifier) -> TrainingState:
         values["best_loss"],
         values["best_phase"],
         values["best_epoch"],
+        origin=values.get("origin", ""),
     )
     state.optimizer_state = dict(optimizer) or None
     if best:

@@ -61,7 +61,10 @@ class TrainingData:
 
 @dataclass
 class TrainingState:
-    """Where training stands: all that a checkpoint needs beside the model. `epoch` counts the finished epochs of `phase`."""
+    """Where training stands: all that a checkpoint needs beside the model. `epoch` counts the finished epochs of `phase`.
+
+    origin: fingerprint of the weights it began with, of which the extractor is until fine tuning; "" where nobody said.
+    """
 
     phase: PhaseName = "adaptation"
     epoch: int = 0
@@ -70,6 +73,7 @@ class TrainingState:
     best_phase: PhaseName | None = None
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    origin: str = ""
     optimizer: torch.optim.AdamW | None = None
     optimizer_state: dict[int, Any] | None = None  # of a checkpoint, until the optimizer is made
 

@@ -182,6 +182,7 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
     where = hardware.device()
     model = build(config.backbone, len(data.labels), seed=config.seed)
     config, weights, instead = load_weights(job, model, config, team)
+    origin = fingerprint(model)
     model.to(where).to(memory_format=torch.channels_last)
     try_out(model, config)
     contents = [picture.sha256 for picture in data.pictures]
@@ -216,7 +217,7 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
     features, early = computing.features(model, pixels, data.images)
 
     card = checkpoint.ModelCard(config.backbone, data.labels, config.image_size, config.threshold, weights)
-    state = _resume(job, model, log, card, team)
+    state = _resume(job, model, log, card, origin, team)
     if team.is_first and not job.has("before.csv"):
         with torch.no_grad():
             logits = model.head(torch.from_numpy(features).to(where)).float().cpu()
@@ -292,13 +293,18 @@ class _Computing:
         return [fingerprint(model), self.config.image_size, str(self.precisions.features), device]
 
 
-def _resume(job: Run, model: Classifier, log: RunLog, card: checkpoint.ModelCard, team: Team) -> TrainingState:
+def _resume(job: Run, model: Classifier, log: RunLog, card: checkpoint.ModelCard, origin: str, team: Team) -> TrainingState:
     found = checkpoint.load_checkpoint(job.folder, model)
     if found is None:
         if any(isinstance(event, EpochEnded | BatchEnded) for event in job.events()):
             log.append(Resumed(time.time(), "adaptation", 0))
-        return TrainingState()
+        return TrainingState(origin=origin)
     state, problem = found
+    if state.origin not in ("", origin):  # "": of an earlier version
+        raise PanoramaError(
+            f"The weights this run began with have changed since: {card.weights} has fingerprint {origin[:12]}... now, it had {state.origin[:12]}.... "
+            "What the run has learned does not fit them. Put the earlier weights back, or start a new run."
+        )
     if problem:
         log.append(Note(time.time(), problem))
     if not state.best_weights and (state.best_phase, state.best_epoch) == (state.phase, state.epoch):

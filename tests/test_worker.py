@@ -339,6 +339,35 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert outcome(run) == outcome(whole)
 
 
+@pytest.mark.parametrize("phase", ["adaptation", "fine tuning"])
+def test_a_run_whose_weights_file_was_exchanged_says_so_and_goes_on_once_it_is_back(
+    seed_folder: Callable[..., Path], home: Path, tmp_path: Path, phase: str
+) -> None:
+    """What adaptation learned on one extractor would else be put on another, and the heads of folds too."""
+    folder, file = seed_folder(), tmp_path / "weights.pth"
+
+    def put(seed: int) -> None:
+        torch.save(build("mobilenet_v2", 1, seed=seed).extractor.state_dict(), file)
+
+    put(5)
+    settings: dict[str, object] = {"epochs_adaptation": 4, "patience_adaptation": 4, "weights": str(file)}
+    whole, run = new_run(folder, home, **settings), new_run(folder, home, **settings)
+    assert work(whole.folder) == "complete"
+
+    def stop(event: object) -> None:
+        if isinstance(event, EpochEnded) and event.phase == phase:
+            run.ask_to_stop()
+
+    assert work(run.folder, stop) == "stopped"
+    put(6)
+    assert work(run.folder) == "failed"
+    assert "weights this run began with have changed" in run.history().message
+    assert file.name in run.history().message
+    put(5)
+    assert work(run.folder) == "complete", run.history().message
+    assert outcome(run) == outcome(whole)
+
+
 def test_a_second_training_in_the_workspace_is_refused_in_words(seed_folder: Callable[..., Path], home: Path) -> None:
     folder = seed_folder()
     first, second = new_run(folder, home), new_run(folder, home)
