@@ -6,7 +6,7 @@ The map, from the ground up (a module imports only what stands above it; tests/t
     pictures  decoding, images; terrain, scenery, demo (drawn pictures)
     torch     preprocessing, hardware, model, features, training, kernel, crossval, checkpoint, prediction
     storage   archives, pictures, finding, datasets, runs, heat, reviews, reviewing, reviewfiles, workbench, cards, export, effect, report, report_html, workspace
-    shell     worker (with preparing, runlog, outcome), demo_job, bulk, launch, terminal, cli, ui, __main__
+    shell     worker (with preparing, runlog, outcome), demo_job, bulk, launch, terminal, quick, cli, ui, __main__
 
 The names below are the ones meant for other programs; importing them does not import torch.
 """

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from panorama import quick
 from panorama.cli import app, data, results, training
 from panorama.cli.options import add_training_options
 from panorama.errors import PanoramaError
@@ -140,4 +141,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    quick.leave(main())

@@ -4,8 +4,12 @@ Started again on the same folder it goes on after the last finished epoch. The l
 `accelerate launch` every process computes its share, and the first alone writes.
 """
 
-import copy
 import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until everything is imported (`quick.imports`)
+
+import copy
 import json
 import signal
 import sys
@@ -21,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from panorama import checkpoint, hardware, heat, kernel, preprocessing, suspects
+from panorama import checkpoint, hardware, heat, kernel, preprocessing, quick, suspects
 from panorama.config import TrainConfig
 from panorama.crossval import heads_judge, out_of_fold, trained_judge
 from panorama.csvscan import counted
@@ -402,6 +406,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m panorama.worker RUN_DIR", file=sys.stderr)
         return 2
+    gc.enable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = run(Path(arguments[0]))
@@ -414,4 +419,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    quick.leave(main(sys.argv[1:]))

@@ -60,7 +60,7 @@ STORAGE = {
     "workspace",
 }
 WORKER = {"worker", "preparing", "runlog", "outcome"}  # a run in its own process
-SHELL = WORKER | {"bulk", "demo_job", "launch", "ui", "terminal", "cli", "__main__", "__init__"}
+SHELL = WORKER | {"bulk", "demo_job", "launch", "ui", "terminal", "quick", "cli", "__main__", "__init__"}
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from panorama import finding, runs
+from panorama import finding, quick, runs
 from panorama.csvscan import counted, csv_text
 from panorama.errors import PanoramaError
 from panorama.files import write_atomically
@@ -67,8 +67,9 @@ def _suspect_images(run: Run, kind: str | None) -> tuple[list[str], list[list[st
 
 def predict(options: argparse.Namespace) -> int:
     """Probabilities for pictures; with --out a killed one goes on where it was."""
-    from panorama import bulk, engine, hardware, processes
-    from panorama.prediction import Predictor
+    with quick.imports():
+        from panorama import bulk, engine, hardware, processes
+        from panorama.prediction import Predictor
     from panorama.terminal import Bar
 
     run = Run(options.run_dir.expanduser().resolve())

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from panorama import datasets, finding, planted, runs
+from panorama import datasets, finding, planted, quick, runs
 from panorama.cli.data import load
 from panorama.config import NAMED_WEIGHTS, TrainConfig, demo_config, seed_recipe
 from panorama.csvscan import counted
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def train(options: argparse.Namespace) -> int:
     """Makes a run and trains it here; the last line is its folder."""
-    from panorama import processes
+    with quick.imports():
+        from panorama import processes
 
     team = processes.join()
     if not team.is_first:
@@ -66,7 +67,8 @@ def _help(team: "Team") -> int:
 
 def _work(run: Run) -> None:
     """Trains in this process, showing progress, and prints how it ended."""
-    from panorama import worker
+    with quick.imports():
+        from panorama import worker
     from panorama.terminal import Progress
 
     (run.folder / "stop").unlink(missing_ok=True)
@@ -99,7 +101,8 @@ def _figure(value: float | None) -> str:
 def resume(options: argparse.Namespace) -> int:
     """Goes on with a run that was stopped or killed."""
     run = Run(options.run_dir.expanduser().resolve())
-    from panorama import processes, worker
+    with quick.imports():
+        from panorama import processes, worker
 
     team = processes.join()
     complete = team.from_first(run.state() == "complete")
