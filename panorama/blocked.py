@@ -1,7 +1,7 @@
-"""oneDNN's blocked format of memory for what is not trained, on a CPU: the same numbers up to rounding, for up to a fifth less time.
+"""oneDNN's blocked format of memory for what is not trained, on a CPU with AVX2 or AVX-512: the same numbers up to rounding, in less time.
 
 There eight channels of a place lie side by side, sixteen with AVX-512, then the next place's (nChw8c, nChw16c), which is what oneDNN's depthwise
-convolutions are fastest on: MobileNetV2 gains 1.2 to 1.3 times with AVX2 alone and 1.1 with AVX-512 (`benchmarks/forward.py`), networks without
+convolutions are fastest on: MobileNetV2 gains 1.2 to 1.3 times with AVX2 alone and 1.1 with AVX-512 (`benchmarks/blocked.py`), networks without
 grouped convolutions nothing, and in bfloat16 it loses. PyTorch hands such tensors on from layer to layer (`Tensor.to_mkldnn`), but knows few
 operations on them. So layers are given them where a first picture of every shape got its plain answer that way.
 """

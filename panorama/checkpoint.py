@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,23 @@ def _of_head(name: str) -> bool:
     return name.startswith("head.")
 
 
+def exists(folder: Path) -> bool:
+    """Whether a run has finished an epoch that it can go on from."""
+    return any((folder / name).exists() for name in (_CHECKPOINT, _PREVIOUS))
+
+
+def origins(folder: Path) -> set[str]:
+    """Fingerprints of the weights that training began with, by what its checkpoints say; none of them does in earlier versions."""
+    found = set()
+    for name in (_CHECKPOINT, _PREVIOUS):
+        with (
+            suppress(SafetensorError, OSError, ValueError, KeyError, TypeError),
+            safe_open(folder / name, framework="pt") as stream,
+        ):
+            found.add(str(json.loads(stream.metadata()["state"])["origin"]))
+    return found - {""}
+
+
 def load_checkpoint(folder: Path, model: Classifier) -> tuple[TrainingState, str | None] | None:
     """The newest whole checkpoint, its model loaded into `model`, which is as training found it; None when there is none.
 
@@ -232,7 +250,6 @@ def _load_checkpoint(path: Path, model: Classifier) -> TrainingState:
         values["best_loss"],
         values["best_phase"],
         values["best_epoch"],
-        origin=values.get("origin", ""),
     )
     state.optimizer_state = dict(optimizer) or None
     if best:

@@ -22,7 +22,7 @@ from panorama.model import Classifier, prepare_phase
 from panorama.steps import Gradients
 
 _CLEARLY_FASTER, _HOPELESS = 1.15, 0.25
-_VERSION = 6  # part of what a measurement is kept under: raise it when steps or passes change their speed
+_VERSION = 7  # part of what a measurement is kept under: raise it when steps or passes change their speed
 _TRIED_ON, _ROUNDS = 16, 3  # pictures, of which the fastest counts
 _GLANCES = 2  # rounds with a single picture
 _LEAST_PASS = 8

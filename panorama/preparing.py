@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from panorama import hardware, preprocessing
+from panorama import checkpoint, hardware, preprocessing
 from panorama.config import TrainConfig
 from panorama.csvscan import counted
 from panorama.datasets import DataSet, validation_part
@@ -33,9 +33,11 @@ def load_weights(job: Run, model: Classifier, config: TrainConfig, team: Team) -
         try:
             weights = load_pretrained(model, config.backbone, config.weights)
         except DownloadError as error:
+            reason = str(error).split(". Go on without")[0]
+            if checkpoint.exists(job.folder):
+                raise PanoramaError(f"{reason}. This run began with them: resume it with a network.") from error
             if config.backbone != STARTER_BACKBONE:
                 raise
-            reason = str(error).split(". Go on without")[0]
             instead = (
                 f"{reason}. So this run starts from the starter weights that come with panorama: pictures that it draws taught them, "
                 "and they are worth less than ImageNet's (docs/starter.md). With a network, start a new run."
@@ -47,6 +49,24 @@ def load_weights(job: Run, model: Classifier, config: TrainConfig, team: Team) -
     if not weights:
         weights = load_pretrained(model, config.backbone, config.weights)
     return config, weights, instead
+
+
+def refuse_other_weights(job: Run, config: TrainConfig, weights: str, origin: str) -> None:
+    """Raises PanoramaError where the run began with weights of another fingerprint than `origin`; `weights` is what they are, in words.
+
+    What adaptation learned would not fit them, and folds would start from others than the model.
+    """
+    begun = checkpoint.origins(job.folder)
+    if not begun or origin in begun:
+        return
+    if config.weights == "none":
+        raise PanoramaError(
+            "This machine or this PyTorch draws other random weights than those this run began with. Resume it where it began, or start a new run."
+        )
+    raise PanoramaError(
+        f"The weights this run began with have changed since: {weights}, with fingerprint {origin[:12]}... instead of {min(begun)[:12]}.... "
+        "What the run has learned does not fit them. Put the earlier weights back, or start a new run."
+    )
 
 
 def final_splits(job: Run, data: DataSet, config: TrainConfig) -> npt.NDArray[np.str_]:

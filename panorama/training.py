@@ -63,7 +63,7 @@ class TrainingData:
 class TrainingState:
     """Where training stands: all that a checkpoint needs beside the model. `epoch` counts the finished epochs of `phase`.
 
-    origin: fingerprint of the weights it began with, of which the extractor is until fine tuning; "" where nobody said.
+    origin: fingerprint of the extractor it began with, which adaptation leaves as it is; "" where nobody said.
     """
 
     phase: PhaseName = "adaptation"

@@ -57,6 +57,7 @@ from panorama.preparing import (
     load_weights,
     refuse_features_that_are_no_numbers,
     refuse_labels_that_never_vary,
+    refuse_other_weights,
     said_of_precision,
     try_out,
 )
@@ -187,6 +188,7 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
     model = build(config.backbone, len(data.labels), seed=config.seed)
     config, weights, instead = load_weights(job, model, config, team)
     origin = fingerprint(model)
+    refuse_other_weights(job, config, weights, origin)
     model.to(where).to(memory_format=torch.channels_last)
     try_out(model, config)
     contents = [picture.sha256 for picture in data.pictures]
@@ -222,7 +224,7 @@ def _work(job: Run, log: RunLog, team: Team) -> None:
 
     card = checkpoint.ModelCard(config.backbone, data.labels, config.image_size, config.threshold, weights)
     state = _resume(job, model, log, card, origin, team)
-    if team.is_first and not job.has("before.csv"):
+    if team.is_first and not (job.has("before.csv") and checkpoint.exists(job.folder)):  # until then it may be of other weights
         with torch.no_grad():
             logits = model.head(torch.from_numpy(features).to(where)).float().cpu()
         write_probabilities(job.folder / "before.csv", data, splits, torch.sigmoid(logits).numpy())
@@ -304,11 +306,7 @@ def _resume(job: Run, model: Classifier, log: RunLog, card: checkpoint.ModelCard
             log.append(Resumed(time.time(), "adaptation", 0))
         return TrainingState(origin=origin)
     state, problem = found
-    if state.origin not in ("", origin):  # "": of an earlier version
-        raise PanoramaError(
-            f"The weights this run began with have changed since: {card.weights} has fingerprint {origin[:12]}... now, it had {state.origin[:12]}.... "
-            "What the run has learned does not fit them. Put the earlier weights back, or start a new run."
-        )
+    state.origin = origin
     if problem:
         log.append(Note(time.time(), problem))
     if not state.best_weights and (state.best_phase, state.best_epoch) == (state.phase, state.epoch):

@@ -42,25 +42,24 @@ def test_garbage_is_not_looked_for_while_importing_only() -> None:
     assert gc.isenabled()
 
 
-@pytest.mark.parametrize("module", ["panorama.worker", "panorama"])
-def test_programs_look_for_garbage_again_when_they_work(module: str) -> None:
-    """The module as a program, with its work replaced by the question."""
+@pytest.mark.parametrize(("module", "arguments"), [("panorama.worker", ["nowhere"]), ("panorama", ["resume", "nowhere"])])
+def test_programs_look_for_garbage_again_when_they_work(module: str, arguments: list[str]) -> None:
+    """The module as a program; what comes right after its imports asks."""
     code = f"""
 import gc, runpy, sys
-import panorama.runs, panorama.worker
-asked = []
-class Asked(BaseException): pass
+from panorama import processes, runs
+class AskedError(BaseException): pass
 def ask(*_):
     print(gc.isenabled())
-    raise Asked
-panorama.runs.Run = ask
-import panorama.cli.training
-panorama.cli.training.Run = ask
-sys.argv = [{module!r}, *{["nowhere"] if module.endswith("worker") else ["resume", "nowhere"]!r}]
-sys.modules.pop("panorama.worker")
+    raise AskedError
+if {module!r} == "panorama":
+    processes.join = ask
+else:
+    runs.Run = ask
+sys.argv = [{module!r}, *{arguments!r}]
 try:
     runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
-except Asked:
+except AskedError:
     pass
 """
     found = ended(code)

@@ -18,7 +18,7 @@ from panorama import preprocessing, runs
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.errors import PanoramaError
-from panorama.events import Note
+from panorama.events import EpochEnded, Note
 from panorama.finding import find_source
 from panorama.model import build, load_pretrained
 from panorama.runs import Run
@@ -108,6 +108,28 @@ def test_without_a_network_a_run_goes_on_from_the_starter_weights_and_says_so(
     again = Run(run.folder)
     assert again.config.weights == "starter", "what a resumed or repeated run starts from"
     assert "starter" in json.loads((run.folder / "model.json").read_text())["weights"]
+
+
+def test_a_run_that_began_with_imagenet_weights_is_not_resumed_with_others_for_want_of_a_network(
+    seed_folder: Callable[..., Path], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def downloaded(backbone: str) -> dict[str, torch.Tensor]:
+        return build(backbone, 1, seed=5).extractor.state_dict()
+
+    def unreachable(backbone: str) -> None:
+        raise models.DownloadError(
+            f"The ImageNet weights of {backbone} could not be downloaded (no route to host). Go on without a network: ..."
+        )
+
+    monkeypatch.setattr(models, "_imagenet_state", downloaded)
+    run = new_run(seed_folder(), home)
+    assert work(run.folder, lambda event: run.ask_to_stop() if isinstance(event, EpochEnded) else None) == "stopped"
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "_imagenet_state", unreachable)
+        assert work(run.folder) == "failed"
+    assert "no route to host). This run began with them: resume it with a network." in run.history().message
+    assert Run(run.folder).config.weights == "imagenet"
+    assert work(run.folder) == "complete", run.history().message
 
 
 @pytest.mark.usefixtures("no_network")

@@ -20,7 +20,7 @@ from panorama import checkpoint, hardware, runs, worker
 from panorama.config import TrainConfig
 from panorama.datasets import load
 from panorama.errors import PanoramaError
-from panorama.events import BatchEnded, EpochEnded, RunEnded
+from panorama.events import READING, BatchEnded, EpochEnded, RunEnded, StageStarted
 from panorama.finding import find_source
 from panorama.model import build
 from panorama.preparing import refuse_features_that_are_no_numbers
@@ -363,9 +363,45 @@ def test_a_run_whose_weights_file_was_exchanged_says_so_and_goes_on_once_it_is_b
     assert work(run.folder) == "failed"
     assert "weights this run began with have changed" in run.history().message
     assert file.name in run.history().message
+    assert [event.stage for event in run.events() if isinstance(event, StageStarted)][-1] == READING, "before the long work"
     put(5)
     assert work(run.folder) == "complete", run.history().message
     assert outcome(run) == outcome(whole)
+
+
+def test_weights_exchanged_before_the_first_epoch_ended_are_those_of_the_whole_run(
+    seed_folder: Callable[..., Path], home: Path, tmp_path: Path
+) -> None:
+    folder, file = seed_folder(), tmp_path / "weights.pth"
+
+    def put(seed: int) -> None:
+        state = build("mobilenet_v2", 1, seed=seed).extractor.state_dict()
+        state |= {
+            name: value * 0.1 for name, value in state.items() if name.endswith("running_var")
+        }  # so that pictures are told apart
+        torch.save(state, file)
+
+    run = new_run(folder, home, weights=str(file))
+    put(5)
+    assert work(run.folder, lambda event: run.ask_to_stop() if isinstance(event, BatchEnded) else None) == "stopped"
+    earlier = (run.folder / "before.csv").read_bytes()
+    put(6)
+    whole = new_run(folder, home, weights=str(file))
+    assert work(run.folder) == work(whole.folder) == "complete"
+    assert outcome(run) == outcome(whole)
+    assert (run.folder / "before.csv").read_bytes() == (whole.folder / "before.csv").read_bytes() != earlier
+
+
+def test_random_weights_that_cannot_be_drawn_again_are_told_of(
+    seed_folder: Callable[..., Path], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(seed_folder(), home, weights="none")
+    assert work(run.folder, lambda event: run.ask_to_stop() if isinstance(event, EpochEnded) else None) == "stopped"
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "fingerprint", lambda model: "of another machine")
+        assert work(run.folder) == "failed"
+    assert "draws other random weights" in run.history().message
+    assert work(run.folder) == "complete", "the control"
 
 
 def test_a_second_training_in_the_workspace_is_refused_in_words(seed_folder: Callable[..., Path], home: Path) -> None:

@@ -38,7 +38,8 @@ def train(options: argparse.Namespace) -> int:
         config = dataclasses.replace(config, weights=str(path))
     if options.out is not None:
         runs.refuse_used_folder(options.out)
-    from panorama.model import refuse_other_than_starter, refuse_unknown
+    with quick.imports():
+        from panorama.model import refuse_other_than_starter, refuse_unknown
 
     refuse_unknown(config.backbone)
     if config.weights == "starter":
@@ -56,7 +57,8 @@ def train(options: argparse.Namespace) -> int:
 
 def _help(team: "Team") -> int:
     """A process that is not the first: it computes its share of the run that the first one made, and says nothing."""
-    from panorama import worker
+    with quick.imports():
+        from panorama import worker
 
     try:
         folder = team.from_first(None)
