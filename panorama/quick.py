@@ -1,5 +1,5 @@
-"""A process that needs torch starts and ends nearly two seconds sooner: Python neither looks through torch's million objects while they are made, nor takes
-them apart at the end.
+"""A process that needs torch starts and ends nearly two seconds sooner: Python neither looks through torch's million objects while they
+are made, nor takes them apart at the end.
 """
 
 import atexit
@@ -27,8 +27,7 @@ def leave(code: int) -> NoReturn:
     """Ends this process at once, with its output written. For the last line of a program, when its files are closed and its threads need nothing more."""
     atexit._run_exitfuncs()  # Python's own: semaphores and temporary folders
     for stream in (sys.stdout, sys.stderr):
-        with suppress(
-            OSError, ValueError, AttributeError
-        ):  # whoever read it has gone; None where it was closed before Python began
+        # Whoever read it may have gone; it is None where it was closed before Python began.
+        with suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(code)
