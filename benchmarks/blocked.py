@@ -24,7 +24,7 @@ def seconds(network: nn.Module, x: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def _uses(network: nn.Module, x: Tensor) -> bool:
+def uses(network: nn.Module, x: Tensor) -> bool:
     seen: list[bool] = []
     inner = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     handle = inner.register_forward_pre_hook(lambda _, given: seen.append(given[0].is_mkldnn))
@@ -49,7 +49,7 @@ def main() -> None:
         for batch, size in ((32, 224), (16, 373)):
             x = torch.rand(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
             with torch.inference_mode():
-                if not _uses(other, x):
+                if not uses(other, x):
                     print(f"{name}, {batch} of {size} pixels: not used, for PyTorch lacks an operation of it there")
                     continue
                 for network in (plain, other) * 3:

@@ -17,15 +17,15 @@ def ended(code: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_who_leaves_has_written_what_was_printed() -> None:
-    said = "import sys, os; print('end'); sys.stderr.write('told'); "
+    said = "import atexit, sys, os; atexit.register(print, 'last'); print('end'); sys.stderr.write('told'); "
     left = ended(said + "from panorama import quick; quick.leave(3)")
-    assert (left.stdout, left.stderr, left.returncode) == ("end\n", "told", 3)
+    assert (left.stdout, left.stderr, left.returncode) == ("end\nlast\n", "told", 3)
     assert ended(said + "os._exit(3)").stdout == "", "the control: without it what was printed last is lost"
 
 
-def test_who_leaves_after_nobody_reads_any_more_says_nothing() -> None:
-    code = "import os, sys; sys.stdout.write('x'); os.close(1); from panorama import quick; quick.leave(0)"
-    left = ended(code)
+@pytest.mark.parametrize("gone", ["sys.stdout.write('x'); os.close(1)", "sys.stdout = None"])
+def test_who_leaves_after_nobody_reads_any_more_says_nothing(gone: str) -> None:
+    left = ended(f"import os, sys; {gone}; from panorama import quick; quick.leave(0)")
     assert (left.stderr, left.returncode) == ("", 0)
 
 

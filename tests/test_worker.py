@@ -376,9 +376,8 @@ def test_weights_exchanged_before_the_first_epoch_ended_are_those_of_the_whole_r
 
     def put(seed: int) -> None:
         state = build("mobilenet_v2", 1, seed=seed).extractor.state_dict()
-        state |= {
-            name: value * 0.1 for name, value in state.items() if name.endswith("running_var")
-        }  # so that pictures are told apart
+        # So that pictures are told apart.
+        state |= {name: value * 0.1 for name, value in state.items() if name.endswith("running_var")}
         torch.save(state, file)
 
     run = new_run(folder, home, weights=str(file))
