@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from panorama import kernel, metrics, model, preprocessing
 from panorama.crossval import out_of_fold
 from panorama.datasets import DataSet
-from panorama.images import open_rgb, square
+from panorama.images import open_rgb
 
 
 def centre_crop(image: Image.Image) -> np.ndarray:
@@ -63,7 +63,7 @@ def main() -> None:
     data, views, groups = read(options.data, options.weights)
     network = model.build("mobilenet_v2", len(data.labels), seed=0).eval().to(memory_format=torch.channels_last)
     model.load_pretrained(network, "mobilenet_v2", options.weights)
-    squeezed = features(network, data, lambda image: square(image, SIDE))
+    squeezed = features(network, data, lambda image: preprocessing.square(image, SIDE))
     cropped = features(network, data, centre_crop)
 
     def line(name: str, judge) -> None:

@@ -19,7 +19,7 @@ from panorama.config import TrainConfig
 from panorama.crossval import OutOfFold, heads_judge, out_of_fold
 from panorama.datasets import DataSet, load
 from panorama.features import Pixels, cached, corners_pass, fingerprint, whole_pass
-from panorama.images import open_rgb, square
+from panorama.images import open_rgb
 from panorama.split import linked
 
 SIDE = 224
@@ -98,7 +98,7 @@ def audited(data: DataSet, path: Path | None) -> Truth:
 
 def with_properties(data: DataSet, truth: Truth) -> tuple[np.ndarray, Truth]:
     """Twenty labels: the data set's own, and properties measured from the pixels, each true of the first fifth of the pictures."""
-    pixels = np.stack([square(open_rgb(path, at_least=64), 64) for path in data.paths]).astype(np.float32) / 255
+    pixels = np.stack([preprocessing.square(open_rgb(path, at_least=64), 64) for path in data.paths]).astype(np.float32) / 255
     grey, (red, green, blue) = pixels.mean(3), (pixels[..., c].mean((1, 2)) for c in range(3))
     level, contrast = grey.mean((1, 2)), grey.std((1, 2))
     colour = (pixels.max(3) - pixels.min(3)).mean((1, 2))

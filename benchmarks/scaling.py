@@ -73,11 +73,11 @@ def plain_pass(data: Path, weights: Path) -> float:
 
     from panorama import hardware, preprocessing
     from panorama.folding import folded
-    from panorama.images import open_rgb, square
+    from panorama.images import open_rgb
     from panorama.model import build, load_pretrained
 
     files = sorted(data.rglob("*.jpg"))
-    pixels = np.stack([square(open_rgb(file, at_least=224), 224) for file in files])
+    pixels = np.stack([preprocessing.square(open_rgb(file, at_least=224), 224) for file in files])
     model = build("mobilenet_v2", 5, seed=0)
     load_pretrained(model, "mobilenet_v2", str(weights))
     extractor = folded(model.to(memory_format=torch.channels_last)).extractor

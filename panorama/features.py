@@ -19,7 +19,7 @@ from panorama import hardware, preprocessing
 from panorama.cache import PixelFile, Rows
 from panorama.folding import for_inference
 from panorama.hardware import batch_size
-from panorama.images import PictureError, open_rgb, square
+from panorama.images import PictureError, open_rgb
 from panorama.model import Classifier, EarlyMap, FeatureMap, feature_map, with_early, with_map
 from panorama.processes import ALONE, Team
 
@@ -117,7 +117,7 @@ class Pixels:
                 source = path.read_bytes()
             if isinstance(source, bytes) and hashlib.sha256(source).hexdigest() != self._contents[index]:
                 raise PictureError(f"{name}: the file has changed since the run read it. Start a new run.")
-        return square(open_rgb(source, name, at_least=self.side), self.side)
+        return preprocessing.square(open_rgb(source, name, at_least=self.side), self.side)
 
 
 class _OnGpu:

@@ -167,7 +167,10 @@ def _decoded(image: Image.Image, at_least: int | None) -> tuple[Image.Image, tup
 def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
     """The picture turned as its EXIF says, and whether its width became its height."""
     try:
-        return ImageOps.exif_transpose(image), image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        if orientation is None:  # the most, which `exif_transpose` would copy
+            return image, False
+        return ImageOps.exif_transpose(image), orientation in _ON_ITS_SIDE
     except Exception:  # EXIF that cannot be parsed, or written back: the pixels are sound, and nothing says they are turned
         return image, False
 
@@ -181,7 +184,7 @@ def _to_rgb(image: Image.Image, *, twelve_bits_possible: bool) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bit(image: Image.Image, twelve_bits_possible: bool) -> Image.Image:
@@ -193,15 +196,6 @@ def _from_16_bit(image: Image.Image, twelve_bits_possible: bool) -> Image.Image:
     if isinstance(transparent, int):
         grey[samples == transparent] = 255
     return Image.fromarray(grey).convert("RGB")
-
-
-def square(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
-    """The whole picture squeezed to (side, side, 3) of 0..255, whatever its shape.
-
-    A centre crop would cut the sides off a panorama, and with them what an annotator saw there. Measured on real scenes,
-    frozen features of the squeezed picture also gave a higher out-of-fold mAP than the seed's centre crop (docs/decisions.md).
-    """
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
 
 
 def thumbnail_jpeg(source: Path | bytes, longest_side: int, name: str | None = None, *, quality: int = 82) -> bytes:

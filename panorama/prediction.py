@@ -17,7 +17,7 @@ from panorama.engine import Engine, plain
 from panorama.folding import for_inference
 from panorama.fusing import TRACING
 from panorama.hardware import batch_size
-from panorama.images import PictureError, open_rgb, square
+from panorama.images import PictureError, open_rgb
 from panorama.model import Classifier, class_activation, feature_map
 
 _Decoded = npt.NDArray[np.uint8] | str
@@ -70,7 +70,7 @@ class Predictor:
 
     def predict_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         """(n_images, n_labels) probabilities of upright RGB pictures (`images.open_rgb`)."""
-        return self._predict([square(image, self._side) for image in images])
+        return self._predict([preprocessing.square(image, self._side) for image in images])
 
     def predict(self, sources: Iterable[tuple[str, Path | bytes]]) -> Iterator[Prediction]:
         """One Prediction for each (name, file or bytes), in order; decoding overlaps with computing, and in ONNX Runtime a batch with the one before."""
@@ -96,7 +96,7 @@ class Predictor:
         if self._place is None:
             return None
         x = preprocessing.for_evaluation(
-            torch.from_numpy(np.array(square(image, self._side)))[None].to(self.where), self._card.image_size
+            torch.from_numpy(np.array(preprocessing.square(image, self._side)))[None].to(self.where), self._card.image_size
         )
         with TRACING:
             _, places = class_activation(self._model, self._place, x)
@@ -119,7 +119,7 @@ class Predictor:
 
     def _decode(self, source: tuple[str, Path | bytes]) -> _Decoded:
         try:
-            return square(open_rgb(source[1], source[0], at_least=self._side), self._side)
+            return preprocessing.square(open_rgb(source[1], source[0], at_least=self._side), self._side)
         except PictureError as error:
             return str(error)
 

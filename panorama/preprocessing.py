@@ -1,14 +1,17 @@
-"""From decoded pixels to what the network sees, on whole batches: one function for training, one for everything else.
+"""From a decoded picture to what the network sees: squeezed to a square once, then on whole batches, one function for training, one for everything else.
 
-Both cut a square from the squeezed picture (`images.square`) by one bilinear resampling and normalise it as ImageNet. The work is
+Both of these cut a square from the squeezed picture (`square`) by one bilinear resampling and normalise it as ImageNet. The work is
 done where the pixels are: move them to the GPU as uint8, a quarter of the size.
 """
 
 import functools
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -17,13 +20,29 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 STORED_SIDE_FACTOR = 8 / 7
 TILE_SHARE = 0.6  # of the width and of the height, so that what one tile cuts through another shows whole
 # The seed's augmentation: rotation up to 15 degrees, crops of 80 to 100 % of the area, shape 3:4 to 4:3, mirrored or not.
+
 _MAX_DEGREES, _MIN_AREA, _MAX_ASPECT = 15.0, 0.8, 4 / 3
+_GAP = 2.0  # Pillow's `reducing_gap`
 VERSION = 2  # part of every cache key and checkpoint: raise it when the pixels that reach the network change
 
 
 def stored_side(image_size: int) -> int:
     """The side in pixels of the stored square for a network input of `image_size`."""
     return round(image_size * STORED_SIDE_FACTOR)
+
+
+def square(image: Image.Image, side: int) -> npt.NDArray[np.uint8]:
+    """The whole RGB picture squeezed to (side, side, 3) of 0..255, whatever its shape: bilinear, over all pixels that fall into one.
+
+    The same pixels as Pillow's `resize` with `reducing_gap=2` up to 1 of 255, in half the time.
+    A centre crop would cut the sides off a panorama, and with them what an annotator saw there. Measured on real scenes,
+    frozen features of the squeezed picture also gave a higher out-of-fold mAP than the seed's centre crop (docs/decisions.md).
+    """
+    if max(image.size) >= 2 * _GAP * side:  # Pillow first averages whole pixels together, and a large picture is not copied
+        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=_GAP))
+    pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)
+    squeezed = F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return squeezed[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def for_evaluation(pixels: Tensor, image_size: int) -> Tensor:

@@ -16,7 +16,8 @@ from torch import nn
 from panorama import cache, features
 from panorama.cache import PixelFile, Rows
 from panorama.features import Features, Indices, Pixels, cached, extract, whole_pass
-from panorama.images import PictureError, open_rgb, square
+from panorama.images import PictureError, open_rgb
+from panorama.preprocessing import square
 from panorama.model import Classifier
 
 WIDTH = 7

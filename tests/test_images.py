@@ -12,7 +12,7 @@ import pytest
 from conftest import SHARED, shared
 from PIL import Image, ImageSequence
 
-from panorama.images import MAX_PIXELS, PictureError, difference_hash, open_rgb, open_with_size, square, thumbnail_jpeg
+from panorama.images import MAX_PIXELS, PictureError, difference_hash, open_rgb, open_with_size, thumbnail_jpeg
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pytest undoes the filter that panorama.images sets
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0)
@@ -343,13 +343,6 @@ def test_every_doubtful_picture_of_the_corpus_is_opened_or_refused_by_name() -> 
 
 
 # -- what is made of a picture
-
-
-def test_square_holds_the_whole_picture_whatever_its_shape() -> None:
-    for size in ((400, 60), (60, 400), (24, 24)):
-        pixels = square(four_corners().resize(size), 32)
-        assert pixels.shape == (32, 32, 3)
-        assert corners(Image.fromarray(pixels)) == UPRIGHT
 
 
 def test_thumbnail_is_a_jpeg_of_the_whole_picture_and_never_larger() -> None:

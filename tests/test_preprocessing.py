@@ -1,8 +1,12 @@
 """Pictures as the network sees them: the same squares as PyTorch's own functions cut, whatever the way they are computed."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torchvision.transforms.v2.functional import normalize, resize
 
 from panorama import preprocessing
@@ -10,6 +14,37 @@ from panorama import preprocessing
 
 def noise(n: int, side: int) -> torch.Tensor:
     return torch.randint(0, 256, (n, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def pillows(image: Image.Image, side: int) -> np.ndarray:
+    return np.array(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)).astype(int)
+
+
+@pytest.mark.parametrize("side", [37, 256])
+@pytest.mark.parametrize(
+    "size",
+    [(384, 256), (256, 384), (256, 256), (255, 257), (20, 300), (1, 1), (1, 500), (500, 1), (3, 2), (147, 148), (1023, 700), (1024, 700), (1500, 100)],
+)  # fmt: skip
+def test_a_picture_is_squeezed_as_pillow_does_it(size: tuple[int, int], side: int) -> None:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = preprocessing.square(image, side)
+    assert (found.shape, found.dtype) == ((side, side, 3), np.uint8)
+    assert np.abs(found - pillows(image, side)).max() <= 1
+    if min(size) > 100:
+        assert np.abs(found - pillows(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), side)).max() > 10, "the negative control"
+
+
+def test_a_square_holds_the_whole_picture_whatever_its_shape() -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+    for width, height in ((400, 60), (60, 400), (24, 24)):
+        image = Image.new("RGB", (width, height))
+        for number, colour in enumerate(colours):
+            image.paste(colour, (number % 2 * width // 2, number // 2 * height // 2, width, height))
+        pixels = preprocessing.square(image, 32)
+        assert [tuple(pixels[row, column].tolist()) for row in (2, 29) for column in (2, 29)] == colours
 
 
 @pytest.mark.parametrize("side", [3, 160, 224])
