@@ -74,18 +74,20 @@ def limit(run: Path, files: list[Path], name: str) -> float:
     where = hardware.device()
     network = engine(name)(for_inference(model).to(where), card)
     size = batch_size(where)
+    lanes = network.lanes
+    if lanes is not None:
+        size = lanes.at_once
     x = torch.rand(size, 3, card.image_size, card.image_size, device=where).contiguous(memory_format=torch.channels_last)
-    rounds = max(1, len(files) // size)
-    with torch.inference_mode():
-        for count in (3, rounds):
-            started = time.perf_counter()
-            before = network(x)
-            for _ in range(count - 1):
-                after = network(x)  # begun before the one before is waited for, as in `predict`
-                before().cpu()
-                before = after
-            before().cpu()
-    return rounds * size / (time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def forward(_: int) -> None:
+        network.logits(x).cpu()
+
+    for count in (4, max(1, len(files) // size)):
+        started = time.perf_counter()
+        for _ in map(forward, range(count)) if lanes is None else lanes.map(forward, range(count)):
+            pass
+    return count * size / (time.perf_counter() - started)
 
 
 def engine(name: str) -> "Engine":

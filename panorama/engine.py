@@ -1,18 +1,20 @@
-"""What computes a model's answers on many pictures: torch, or ONNX Runtime in float32, which is faster on a CPU (docs/speed.md).
+"""What computes a model's answers on many pictures: torch, or ONNX Runtime in float32, which is faster on some CPUs (docs/speed.md).
 
 ONNX Runtime needs the packages of requirements-onnx.txt. The network as ONNX takes seconds to write, so it is kept in the cache.
 """
 
 import copy
 import hashlib
-import math
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,77 +27,132 @@ from panorama.model import Classifier
 from panorama.onnx import PACKAGES, exported
 
 Choice = Literal["auto", "torch", "onnx"]
-# normalised pictures (batch, 3, side, side) -> what waits for their logits (batch, n_labels), which may be computed meanwhile
-Network = Callable[[Tensor], Callable[[], Tensor]]
+PAYS_FROM = 5000  # pictures: from about here on (4,600 to 7,000, docs/speed.md) writing the network as ONNX, once a model, takes no more time than it saves
+_MOST_LANES, _IN_LANES, _LEAST_AT_ONCE = (
+    8,
+    64,
+    16,
+)  # of torch: with 8 pictures at once, a lane on two cores takes a fifth longer than with 32
+_AT_ONCE = 4  # pictures a lane of ONNX Runtime: 2 to 8 were as fast, 16 and more slower
+_VERSION = 1  # part of the key of a kept network: raise it when the same model is written in another way
+
+_Work, _Done = TypeVar("_Work"), TypeVar("_Done")
+
+
+class Lanes:
+    """Threads of which each takes a few pictures from file to answer, with one thread of torch to compute with.
+
+    No core waits for another after every layer of a network, nor for one that decodes a picture meanwhile. at_once: pictures a lane.
+    """
+
+    def __init__(self, n: int, at_once: int) -> None:
+        self.at_once, self._n = at_once, n
+        threads, ready = torch.get_num_threads(), threading.Barrier(n + 1)
+
+        def prepare() -> None:
+            torch.get_num_threads()  # a thread's first use of torch sets it to the number of all
+            torch.set_num_threads(1)  # of this lane, and of threads that are yet to come
+            ready.wait()
+
+        self._pool = ThreadPoolExecutor(n, thread_name_prefix="lane", initializer=prepare)
+        for _ in range(n):
+            self._pool.submit(lambda: None)
+        ready.wait()
+        torch.set_num_threads(threads)
+
+    def map(self, work: Callable[[_Work], _Done], parts: Iterable[_Work]) -> Iterator[_Done]:
+        """What `work` makes of each part, in order; as many parts are taken ahead as keep all lanes busy."""
+        waiting: deque[Future[_Done]] = deque()
+        try:
+            for part in parts:
+                waiting.append(self._pool.submit(work, part))
+                if len(waiting) > 2 * self._n:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@dataclass(frozen=True)
+class Network:
+    """What computes a model's logits, and the lanes it does that in where it is faster so.
+
+    logits: normalised pictures (batch, 3, side, side) -> (batch, n_labels); all lanes may call it at the same time.
+    """
+
+    logits: Callable[[Tensor], Tensor]
+    lanes: Lanes | None = None
+
+
 Engine = Callable[
     [Classifier, ModelCard], Network
 ]  # a model without BatchNorms (`folding.for_inference`) and its card -> what computes it
-PAYS_FROM = 5000  # pictures: from about here on (4,600 to 7,000, docs/speed.md) writing the network as ONNX, once a model, takes no more time than it saves
-_AT_ONCE = 4  # pictures a thread: 2 to 8 were as fast, 16 and more slower
-_VERSION = 1  # part of the key of a kept network: raise it when the same model is written in another way
 
 
 def plain(model: Classifier, card: ModelCard) -> Network:  # noqa: ARG001
-    """The model itself, which computes when its logits are asked for: it takes all cores, whoever else may want one."""
-    return lambda x: lambda: model(x)
+    """The model itself, a batch at a time: on a CPU it takes all cores, whoever else may want one."""
+    return Network(model)
+
+
+def in_lanes(model: Classifier, card: ModelCard) -> Network:
+    """The model itself in lanes, on a CPU of 2 to 8 cores whose memory is kept (without that lanes lose more than they gain); else `plain`.
+
+    For programs in which nobody traces meanwhile (`fusing.TRACING`).
+    """
+    threads = torch.get_num_threads()
+    if next(model.parameters()).device.type != "cpu" or not 1 < threads <= _MOST_LANES or not hardware.keeps_memory():
+        return plain(model, card)
+    return Network(model, Lanes(threads, max(_LEAST_AT_ONCE, _IN_LANES // threads)))
 
 
 def choose(choice: Choice, n_pictures: int, cache: Path) -> Engine:
     """The engine for `n_pictures`; "auto" is ONNX Runtime where it is installed, there is no GPU and the pictures are many, else torch.
 
-    cache: where networks are kept. Raises PanoramaError when "onnx" is asked for and its packages are missing.
+    For programs that do nothing else meanwhile. cache: where networks are kept. Raises PanoramaError when "onnx" is asked for and its
+    packages are missing.
     """
     if choice == "torch":
-        return plain
+        return in_lanes
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if choice == "onnx":
         if missing:
             raise PanoramaError(
                 f"ONNX Runtime needs the package {missing[0]}: pip install -r requirements-onnx.txt, or leave --engine out."
             )
-        return lambda model, card: OnnxRuntime(model, card, cache)
+        return lambda model, card: by_onnx_runtime(model, card, cache)
     if missing or n_pictures < PAYS_FROM or hardware.device().type != "cpu":
-        return plain
-    return lambda model, card: _onnx_or_plain(model, card, cache)
+        return in_lanes
+    return lambda model, card: _onnx_or_torch(model, card, cache)
 
 
-class OnnxRuntime:
-    """A model's logits, computed by ONNX Runtime on as many threads as torch has.
+def by_onnx_runtime(model: Classifier, card: ModelCard, cache: Path) -> Network:
+    """The model in ONNX Runtime, in as many lanes as torch has threads, whose few pictures at once stay in their core's cache.
 
-    Each thread takes a few pictures of its own at a time. On two cores that is a sixth less work than a whole batch on both: what
-    one layer writes for the next stays in a core's cache, and no core waits for the other after every layer. Batches may be given
-    before others are ready, so that no core waits at the end of each either.
     Raises PanoramaError when the backbone cannot be written as ONNX.
     """
+    import onnxruntime
 
-    def __init__(self, model: Classifier, card: ModelCard, cache: Path) -> None:
-        import onnxruntime
+    network = _kept(model, card, cache)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
-        network = _kept(model, card, cache)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        self._threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
+    def logits(x: Tensor) -> Tensor:
+        (found,) = session.run(None, {"images": x.cpu().contiguous().numpy()})
+        return torch.from_numpy(found).to(x.device)
 
-    def __call__(self, x: Tensor) -> Callable[[], Tensor]:
-        """Begins; what it gives waits for the logits (batch, n_labels), which are where `x` is."""
-        size = min(_AT_ONCE, math.ceil(len(x) / self._threads))
-        parts = [self._pool.submit(self._logits, part) for part in torch.split(x.cpu(), size)]
-        return lambda: torch.cat([part.result() for part in parts]).to(x.device)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        (logits,) = self._session.run(None, {"images": x.contiguous().numpy()})
-        return torch.from_numpy(logits)
+    return Network(logits, Lanes(torch.get_num_threads(), _AT_ONCE))
 
 
-def _onnx_or_plain(model: Classifier, card: ModelCard, cache: Path) -> Network:
+def _onnx_or_torch(model: Classifier, card: ModelCard, cache: Path) -> Network:
     try:
-        return OnnxRuntime(model, card, cache)
+        return by_onnx_runtime(model, card, cache)
     except Exception as problem:  # nobody asked for ONNX Runtime: whatever it cannot do, torch can
         print(f"panorama: going on with torch, for ONNX Runtime could not be used ({problem})", file=sys.stderr)
-        return plain(model, card)
+        return in_lanes(model, card)
 
 
 def _kept(model: Classifier, card: ModelCard, cache: Path) -> bytes:

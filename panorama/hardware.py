@@ -28,8 +28,8 @@ _GLANCES = 2  # rounds with a single picture
 _LEAST_PASS = 8
 _smaller_passes = 1
 # glibc's mallopt
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_is_cpu_only = False
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_is_cpu_only = _keeps_memory = False
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,23 @@ def keep_memory() -> None:
     """Asks the C library to keep freed memory for the next batch; for processes that train or predict, not for servers.
 
     glibc gives blocks as large as a batch's activations back to the system each time, and the page faults of getting them again
-    take about as long as the computing (benchmarks/forward.py). Does nothing where the C library is another.
+    take about as long as the computing (benchmarks/forward.py). What single threads get from arenas of their own it gives back whatever
+    it is asked, so from now on there is one arena for all. Does nothing where the C library is another.
     """
+    global _keeps_memory
     if platform.libc_ver()[0] != "glibc":
         return
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_TRIM_THRESHOLD, -1)  # never
+        _keeps_memory = bool(libc.mallopt(_ARENA_MAX, 1))
         if not libc.mallopt(_MMAP_THRESHOLD, 2**30):
             libc.mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the most that some versions take
+
+
+def keeps_memory() -> bool:
+    """Whether `keep_memory` was asked to, and could."""
+    return _keeps_memory
 
 
 def give_back_memory() -> None:

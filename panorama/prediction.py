@@ -1,10 +1,12 @@
 """From a run folder to a predictor: pictures in, probabilities out."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from panorama.hardware import batch_size
 from panorama.images import PictureError, open_rgb
 from panorama.model import Classifier, class_activation, feature_map
 
+_Item = TypeVar("_Item")
 _Decoded = npt.NDArray[np.uint8] | str
 _DECODERS = 2
 _BATCHES_AHEAD = 2
@@ -73,22 +76,22 @@ class Predictor:
         return self._predict([preprocessing.square(image, self._side) for image in images])
 
     def predict(self, sources: Iterable[tuple[str, Path | bytes]]) -> Iterator[Prediction]:
-        """One Prediction for each (name, file or bytes), in order; decoding overlaps with computing, and in ONNX Runtime a batch with the one before."""
+        """One Prediction for each (name, file or bytes), in order; decoding overlaps with computing."""
+        lanes = self._network.lanes
+        if lanes is not None:
+            for found in lanes.map(self._answered, _chunks(sources, lanes.at_once)):
+                yield from found
+            return
         with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
-            decoding: list[tuple[list[str], list[Future[_Decoded]]]] = []
-            before: Iterator[Prediction] = iter(())
+            decoding: deque[tuple[list[str], list[Future[_Decoded]]]] = deque()
             for chunk in itertools.chain(_chunks(sources, batch_size(self.where)), itertools.repeat([], _BATCHES_AHEAD)):
                 decoding.append(([name for name, _ in chunk], [pool.submit(self._decode, source) for source in chunk]))
                 if len(decoding) > _BATCHES_AHEAD:
-                    names, futures = decoding.pop(0)
-                    if not all(future.done() for future in futures):  # whoever waits for pictures has answers meanwhile
-                        yield from before
-                        before = iter(())
+                    names, futures = decoding.popleft()
                     decoded = [future.result() for future in futures]
-                    answers = self._begun([pixels for pixels in decoded if not isinstance(pixels, str)])
-                    yield from before
-                    before = _in_order(names, decoded, answers)
-            yield from before
+                    with TRACING:
+                        answers = self._probabilities(decoded)
+                    yield from _in_order(names, decoded, answers)
 
     @torch.inference_mode()
     def heat(self, image: Image.Image) -> npt.NDArray[np.float32] | None:
@@ -123,28 +126,31 @@ class Predictor:
         except PictureError as error:
             return str(error)
 
+    def _answered(self, chunk: Sequence[tuple[str, Path | bytes]]) -> Iterator[Prediction]:
+        """What a lane makes of its pictures."""
+        decoded = [self._decode(source) for source in chunk]
+        return _in_order([name for name, _ in chunk], decoded, self._probabilities(decoded))
+
     def _predict(self, squares: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        return self._begun(squares)()
+        lanes = self._network.lanes
+        if lanes is not None:
+            return np.concatenate([self._probabilities([]), *lanes.map(self._probabilities, _chunks(squares, lanes.at_once))])
+        with TRACING:
+            return self._probabilities(squares)
 
-    def _begun(self, squares: Sequence[npt.NDArray[np.uint8]]) -> Callable[[], npt.NDArray[np.float32]]:
-        """What gives the probabilities (n, n_labels) of squeezed pictures; an engine may compute them meanwhile."""
+    @torch.inference_mode()
+    def _probabilities(self, decoded: Sequence[_Decoded]) -> npt.NDArray[np.float32]:
+        """(n, n_labels), a row for each squeezed picture among them."""
+        squares = [pixels for pixels in decoded if not isinstance(pixels, str)]
         if not squares:
-            return lambda: np.zeros((0, len(self.labels)), np.float32)
-        with torch.inference_mode():
-            logits = self._network(
-                preprocessing.for_evaluation(torch.from_numpy(np.stack(squares)).to(self.where), self._card.image_size)
-            )
-
-        def probabilities() -> npt.NDArray[np.float32]:
-            with torch.inference_mode(), TRACING:
-                return torch.sigmoid(logits()).cpu().numpy()
-
-        return probabilities
+            return np.zeros((0, len(self.labels)), np.float32)
+        x = preprocessing.for_evaluation(torch.from_numpy(np.stack(squares)).to(self.where), self._card.image_size)
+        return torch.sigmoid(self._network.logits(x)).cpu().numpy()
 
 
-def _in_order(names: list[str], decoded: list[_Decoded], answers: Callable[[], npt.NDArray[np.float32]]) -> Iterator[Prediction]:
-    """The predictions of a batch; its answers, one row for each picture that could be read, are waited for when the first is asked for."""
-    rows = iter(answers())
+def _in_order(names: Sequence[str], decoded: Sequence[_Decoded], answers: npt.NDArray[np.float32]) -> Iterator[Prediction]:
+    """The predictions of a batch; answers: one row for each picture that could be read."""
+    rows = iter(answers)
     for name, pixels in zip(names, decoded, strict=True):
         if isinstance(pixels, str):
             yield Prediction(name, None, pixels)
@@ -163,7 +169,7 @@ def windows(aspect: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.floa
     return lefts, lefts + width
 
 
-def _chunks(sources: Iterable[tuple[str, Path | bytes]], size: int) -> Iterator[list[tuple[str, Path | bytes]]]:
-    left = iter(sources)
+def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    left = iter(items)
     while chunk := list(itertools.islice(left, size)):
         yield chunk

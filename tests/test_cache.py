@@ -17,8 +17,8 @@ from panorama import cache, features
 from panorama.cache import PixelFile, Rows
 from panorama.features import Features, Indices, Pixels, cached, extract, whole_pass
 from panorama.images import PictureError, open_rgb
-from panorama.preprocessing import square
 from panorama.model import Classifier
+from panorama.preprocessing import square
 
 WIDTH = 7
 

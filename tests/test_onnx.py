@@ -13,9 +13,9 @@ from PIL import Image
 from panorama import checkpoint
 from panorama.__main__ import main
 from panorama.checkpoint import ModelCard
-from panorama.preprocessing import square
 from panorama.model import build, calibrate_batchnorm
 from panorama.prediction import Predictor
+from panorama.preprocessing import square
 
 SIDE = 64
 
