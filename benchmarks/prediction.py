@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+_MANY = 2000
 _FEW = 300  # pictures for the plain loop, which is slow
 
 
@@ -53,7 +54,7 @@ def predictor(run: Path, files: list[Path], name: str) -> float:
     from panorama import hardware
     from panorama.prediction import Predictor
 
-    hardware.keep_memory()
+    hardware.keep_memory(of_threads=True)
     ours = Predictor.load(run, engine(name))
     list(ours.predict([(file.name, file) for file in files[:64]]))
     started = time.perf_counter()
@@ -69,7 +70,7 @@ def limit(run: Path, files: list[Path], name: str) -> float:
     from panorama.folding import for_inference
     from panorama.hardware import batch_size
 
-    hardware.keep_memory()
+    hardware.keep_memory(of_threads=True)
     model, card = load_model(run)
     where = hardware.device()
     network = engine(name)(for_inference(model).to(where), card)
@@ -83,7 +84,7 @@ def limit(run: Path, files: list[Path], name: str) -> float:
     def forward(_: int) -> None:
         network.logits(x).cpu()
 
-    for count in (4, max(1, len(files) // size)):
+    for count in (16, max(1, len(files) // size)):
         started = time.perf_counter()
         for _ in map(forward, range(count)) if lanes is None else lanes.map(forward, range(count)):
             pass
@@ -94,7 +95,7 @@ def engine(name: str) -> "Engine":
     """Its network is kept between the processes, in a folder of the benchmark's own."""
     from panorama.engine import choose
 
-    return choose(name, 0, Path(tempfile.gettempdir()) / "panorama-benchmark")  # type: ignore[arg-type]
+    return choose(name, _MANY, Path(tempfile.gettempdir()) / "panorama-benchmark")  # type: ignore[arg-type]
 
 
 ENGINES = {"torch": "torch", "onnx": "ONNX Runtime"}

@@ -33,11 +33,16 @@ def first(extractor: nn.Module) -> list[nn.Module]:
 
 def use(parts: Sequence[nn.Module]) -> None:
     """Makes `parts`, each of which is given what the one before gives, compute so wherever that gives the plain answer, whatever the machine."""
-    if any(isinstance(getattr(hook, "__self__", None), _Blocked) for hook in parts[0]._forward_pre_hooks.values()):
+    if is_used(parts[0]):
         return  # a copy of one that does already
     inside = _Blocked(parts)
     parts[0].register_forward_pre_hook(inside.enter)
     parts[-1].register_forward_hook(inside.leave)
+
+
+def is_used(part: nn.Module) -> bool:
+    """Whether `part` is the first of modules that compute so."""
+    return any(isinstance(getattr(hook, "__self__", None), _Blocked) for hook in part._forward_pre_hooks.values())
 
 
 def dense(x: Tensor) -> Tensor:

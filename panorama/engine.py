@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from panorama import hardware
+from panorama import blocked, hardware
 from panorama.cache import Kept
 from panorama.checkpoint import ModelCard
 from panorama.errors import PanoramaError
@@ -27,16 +27,15 @@ from panorama.model import Classifier
 from panorama.onnx import PACKAGES, exported
 
 Choice = Literal["auto", "torch", "onnx"]
-PAYS_FROM = 5000  # pictures: from about here on (4,600 to 7,000, docs/speed.md) writing the network as ONNX, once a model, takes no more time than it saves
-_MOST_LANES, _IN_LANES, _LEAST_AT_ONCE = (
-    8,
-    64,
-    16,
-)  # of torch: with 8 pictures at once, a lane on two cores takes a fifth longer than with 32
+PAYS_FROM = 5000  # pictures: from about here on (4,600, docs/speed.md) writing the network as ONNX, once a model, takes no more time than it saves
+_MOST_LANES = 4  # of torch; more were not tried, and memory goes with what all compute at once
+_OF_TWO_LANES, _OF_MORE = 32, 16  # pictures at once: a lane of two takes a twentieth longer with 16, a tenth with 8
+_LANES_PAY_FROM = 256  # pictures: with few a lane may have nothing to do
 _AT_ONCE = 4  # pictures a lane of ONNX Runtime: 2 to 8 were as fast, 16 and more slower
 _VERSION = 1  # part of the key of a kept network: raise it when the same model is written in another way
 
-_Work, _Done = TypeVar("_Work"), TypeVar("_Done")
+_Work = TypeVar("_Work")
+_Done = TypeVar("_Done")
 
 
 class Lanes:
@@ -55,10 +54,15 @@ class Lanes:
             ready.wait()
 
         self._pool = ThreadPoolExecutor(n, thread_name_prefix="lane", initializer=prepare)
-        for _ in range(n):
-            self._pool.submit(lambda: None)
-        ready.wait()
-        torch.set_num_threads(threads)
+        try:
+            for _ in range(n):
+                self._pool.submit(lambda: None)
+            ready.wait()
+        except BaseException:
+            ready.abort()
+            raise
+        finally:
+            torch.set_num_threads(threads)
 
     def map(self, work: Callable[[_Work], _Done], parts: Iterable[_Work]) -> Iterator[_Done]:
         """What `work` makes of each part, in order; as many parts are taken ahead as keep all lanes busy."""
@@ -66,7 +70,7 @@ class Lanes:
         try:
             for part in parts:
                 waiting.append(self._pool.submit(work, part))
-                if len(waiting) > 2 * self._n:
+                while waiting and (len(waiting) > 2 * self._n or waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -97,24 +101,26 @@ def plain(model: Classifier, card: ModelCard) -> Network:  # noqa: ARG001
 
 
 def in_lanes(model: Classifier, card: ModelCard) -> Network:
-    """The model itself in lanes, on a CPU of 2 to 8 cores whose memory is kept (without that lanes lose more than they gain); else `plain`.
+    """The model itself in lanes, on a CPU of 2 to 4 cores whose threads keep their memory (else lanes lose more than they gain); or `plain`.
 
-    For programs in which nobody traces meanwhile (`fusing.TRACING`).
+    For programs in which nobody traces meanwhile (`fusing.TRACING`) or looks inside the model (`Predictor.heat`).
     """
     threads = torch.get_num_threads()
-    if next(model.parameters()).device.type != "cpu" or not 1 < threads <= _MOST_LANES or not hardware.keeps_memory():
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if not (on_cpu and 1 < threads <= _MOST_LANES and hardware.keeps_memory_of_threads()):
         return plain(model, card)
-    return Network(model, Lanes(threads, max(_LEAST_AT_ONCE, _IN_LANES // threads)))
+    return Network(model, Lanes(threads, _OF_MORE if threads > 2 else _OF_TWO_LANES))
 
 
 def choose(choice: Choice, n_pictures: int, cache: Path) -> Engine:
-    """The engine for `n_pictures`; "auto" is ONNX Runtime where it is installed, there is no GPU and the pictures are many, else torch.
+    """The engine for `n_pictures`; "auto" is ONNX Runtime for many on a CPU, where it is installed and clearly faster, else torch.
 
     For programs that do nothing else meanwhile. cache: where networks are kept. Raises PanoramaError when "onnx" is asked for and its
     packages are missing.
     """
+    by_torch = in_lanes if n_pictures >= _LANES_PAY_FROM else plain
     if choice == "torch":
-        return in_lanes
+        return by_torch
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if choice == "onnx":
         if missing:
@@ -123,7 +129,7 @@ def choose(choice: Choice, n_pictures: int, cache: Path) -> Engine:
             )
         return lambda model, card: by_onnx_runtime(model, card, cache)
     if missing or n_pictures < PAYS_FROM or hardware.device().type != "cpu":
-        return in_lanes
+        return by_torch
     return lambda model, card: _onnx_or_torch(model, card, cache)
 
 
@@ -148,6 +154,8 @@ def by_onnx_runtime(model: Classifier, card: ModelCard, cache: Path) -> Network:
 
 
 def _onnx_or_torch(model: Classifier, card: ModelCard, cache: Path) -> Network:
+    if blocked.is_used(model.extractor):  # torch is as fast then, or nearly
+        return in_lanes(model, card)
     try:
         return by_onnx_runtime(model, card, cache)
     except Exception as problem:  # nobody asked for ONNX Runtime: whatever it cannot do, torch can

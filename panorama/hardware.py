@@ -29,7 +29,7 @@ _LEAST_PASS = 8
 _smaller_passes = 1
 # glibc's mallopt
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-_is_cpu_only = _keeps_memory = False
+_is_cpu_only = _keeps_memory_of_threads = False
 
 
 @dataclass(frozen=True)
@@ -93,27 +93,29 @@ def describe(where: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def keep_memory() -> None:
+def keep_memory(*, of_threads: bool = False) -> None:
     """Asks the C library to keep freed memory for the next batch; for processes that train or predict, not for servers.
 
     glibc gives blocks as large as a batch's activations back to the system each time, and the page faults of getting them again
-    take about as long as the computing (benchmarks/forward.py). What single threads get from arenas of their own it gives back whatever
-    it is asked, so from now on there is one arena for all. Does nothing where the C library is another.
+    take about as long as the computing (benchmarks/forward.py). Does nothing where the C library is another.
+    of_threads: where several threads compute, each batches of its own. What they get from arenas of their own it gives back whatever it
+    is asked; so all get it from one. To be said before there are threads.
     """
-    global _keeps_memory
+    global _keeps_memory_of_threads
     if platform.libc_ver()[0] != "glibc":
         return
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_TRIM_THRESHOLD, -1)  # never
-        _keeps_memory = bool(libc.mallopt(_ARENA_MAX, 1))
         if not libc.mallopt(_MMAP_THRESHOLD, 2**30):
             libc.mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the most that some versions take
+        if of_threads:
+            _keeps_memory_of_threads = bool(libc.mallopt(_ARENA_MAX, 1))
 
 
-def keeps_memory() -> bool:
+def keeps_memory_of_threads() -> bool:
     """Whether `keep_memory` was asked to, and could."""
-    return _keeps_memory
+    return _keeps_memory_of_threads
 
 
 def give_back_memory() -> None:

@@ -20,10 +20,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 STORED_SIDE_FACTOR = 8 / 7
 TILE_SHARE = 0.6  # of the width and of the height, so that what one tile cuts through another shows whole
 # The seed's augmentation: rotation up to 15 degrees, crops of 80 to 100 % of the area, shape 3:4 to 4:3, mirrored or not.
-
 _MAX_DEGREES, _MIN_AREA, _MAX_ASPECT = 15.0, 0.8, 4 / 3
 _GAP = 2.0  # Pillow's `reducing_gap`
-VERSION = 2  # part of every cache key and checkpoint: raise it when the pixels that reach the network change
+VERSION = (
+    2  # part of every cache key and checkpoint: raise it when the pixels that reach the network change by more than a last bit
+)
 
 
 def stored_side(image_size: int) -> int:

@@ -8,8 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -180,18 +179,19 @@ def test_without_the_packages_onnx_is_refused_in_words_and_auto_is_torch(
     told = capsys.readouterr().err
     assert "pip install -r requirements-onnx.txt" in told
     assert "onnxruntime" in told
-    assert engine.choose("auto", 10**6, home) is engine.plain
+    assert engine.choose("auto", 10**6, home) is engine.in_lanes
     assert main(["predict", str(run), str(folder)]) == 0
 
 
 def test_auto_takes_onnx_for_many_pictures_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "find_spec", lambda _: object())
     monkeypatch.setattr(engine.hardware, "device", lambda: torch.device("cpu"))
-    assert engine.choose("auto", engine.PAYS_FROM - 1, tmp_path) is engine.plain
-    assert engine.choose("auto", engine.PAYS_FROM, tmp_path) is not engine.plain
-    assert engine.choose("torch", 10**6, tmp_path) is engine.plain
+    assert engine.choose("auto", engine.PAYS_FROM - 1, tmp_path) is engine.in_lanes
+    assert engine.choose("auto", engine.PAYS_FROM, tmp_path) is not engine.in_lanes
+    assert engine.choose("torch", 10**6, tmp_path) is engine.in_lanes
+    assert engine.choose("torch", 10, tmp_path) is engine.choose("auto", 10, tmp_path) is engine.plain, "no lane for a handful"
     monkeypatch.setattr(engine.hardware, "device", lambda: torch.device("cuda"))
-    assert engine.choose("auto", 10**6, tmp_path) is engine.plain
+    assert engine.choose("auto", 10**6, tmp_path) is engine.in_lanes
 
 
 def test_auto_goes_on_with_torch_where_a_backbone_cannot_be_written(
@@ -204,6 +204,7 @@ def test_auto_goes_on_with_torch_where_a_backbone_cannot_be_written(
     monkeypatch.setattr(engine, "version", lambda _: "1")
     monkeypatch.setitem(sys.modules, "onnxruntime", sys.modules[__name__])
     monkeypatch.setattr(engine, "exported", refuses)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     run = a_run(tmp_path / "run")
     with pytest.raises(PanoramaError, match=r"mobilenet_v2 cannot be written as ONNX \(no such operator\). Use --engine torch"):
         engine._written(*checkpoint.load_model(run))
@@ -214,25 +215,32 @@ def test_auto_goes_on_with_torch_where_a_backbone_cannot_be_written(
     assert "no such operator" in told
 
 
-def test_answers_stay_with_their_pictures_whenever_an_engine_computes_them(tmp_path: Path) -> None:
+def test_auto_stays_with_torch_where_that_computes_in_the_blocked_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "find_spec", lambda _: object())
+    monkeypatch.setattr(engine, "by_onnx_runtime", lambda *_: asked.append(True))
+    for capability, expected in (("AVX2", []), ("DEFAULT", [True])):
+        asked: list[bool] = []
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda value=capability: value)
+        Predictor.load(a_run(tmp_path / "run"), engine.choose("auto", engine.PAYS_FROM, tmp_path))
+        assert asked == expected
+    assert not capsys.readouterr().err
+
+
+def test_answers_stay_with_their_pictures_whenever_a_lane_computes_them(tmp_path: Path) -> None:
     """Four batches, of the first no picture can be read, of the others some; each is computed sooner than the one before it."""
     told: list[tuple[str, int]] = []
 
     def slow_at_first(model: Classifier, card: ModelCard) -> engine.Network:  # noqa: ARG001
-        pool = ThreadPoolExecutor(4)
-
-        def begun(x: torch.Tensor) -> Callable[[], torch.Tensor]:
-            number = sum(what == "begun" for what, _ in told)
+        def logits(x: torch.Tensor) -> torch.Tensor:
+            number = round(float(x[0, 0, 0, 0] * STD[0] + MEAN[0]) * 255 / 2) // 32
             told.append(("begun", number))
-            result = pool.submit(lambda: (time.sleep(0.6 / (1 + number)), x.mean((2, 3)))[1])
+            time.sleep(0.6 / number)
+            told.append(("done", number))
+            return x.mean((2, 3))
 
-            def waited() -> torch.Tensor:
-                told.append(("awaited", number))
-                return result.result()
-
-            return waited
-
-        return begun
+        return engine.Network(logits, engine.Lanes(2, 32))
 
     predictor = Predictor.load(a_run(tmp_path / "run"), slow_at_first)
     greys = [None if number < 32 or number % 7 == 3 else number * 2 for number in range(120)]
@@ -249,9 +257,67 @@ def test_answers_stay_with_their_pictures_whenever_an_engine_computes_them(tmp_p
     seen = [answer.probabilities for answer in answers if answer.probabilities is not None]
     expected = [[1 / (1 + math.exp(-(grey / 255 - mean) / std)) for mean, std in zip(MEAN, STD, strict=True)] for grey in greys if grey is not None]  # fmt: skip
     assert np.stack(seen) == pytest.approx(np.array(expected), abs=1e-5)
-    assert [number for what, number in told if what == "awaited"] == [0, 1, 2]
-    # By then the third is decoded, for the second took 0.3 s.
-    assert told.index(("begun", 2)) < told.index(("awaited", 1)), "no core waits at the end of a batch"
+    assert sorted(number for what, number in told if what == "done") == [1, 2, 3]
+    assert told.index(("done", 2)) < told.index(("done", 1)), "no lane waits for another"
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_lanes_answer_as_one_thread_does_each_with_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.hardware, "keeps_memory_of_threads", lambda: True)
+    monkeypatch.setattr(engine.hardware, "device", lambda: torch.device("cpu"))
+    run = a_run(tmp_path / "run")
+    predictor = Predictor.load(run, engine.in_lanes)
+    lanes = predictor._network.lanes
+    assert lanes is not None
+    assert lanes.at_once == 32
+    assert torch.get_num_threads() == 2, "what is not in a lane computes as before"
+    threads = lanes.map(
+        lambda _: (time.sleep(0.01), torch.ones(9).sum(), torch.get_num_threads(), threading.get_ident())[2:], range(20)
+    )
+    found = set(threads)
+    assert {count for count, _ in found} == {1}
+    assert len(found) == 2
+    images = PICTURES * 7
+    assert predictor.predict_images(images) == pytest.approx(Predictor.load(run).predict_images(images), abs=1e-5)
+    assert predictor.predict_images([]).shape == (0, len(COLOURS))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_lanes_are_for_a_cpu_whose_memory_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, card = checkpoint.load_model(a_run(tmp_path / "run"))
+    monkeypatch.setattr(engine.hardware, "keeps_memory_of_threads", lambda: False)
+    assert engine.in_lanes(model, card).lanes is None
+    monkeypatch.setattr(engine.hardware, "keeps_memory_of_threads", lambda: True)
+    assert engine.in_lanes(model, card).lanes is not None
+    torch.set_num_threads(1)
+    assert engine.in_lanes(model, card).lanes is None
+    torch.set_num_threads(2)
+    assert engine.in_lanes(model.to("meta"), card).lanes is None
+
+
+def test_lanes_take_parts_as_they_are_wanted_and_hand_on_what_goes_wrong() -> None:
+    taken: list[int] = []
+
+    def parts() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    lanes = engine.Lanes(2, 4)
+    results = lanes.map(lambda number: 1 / (10 - number), parts())
+    assert next(results) == 0.1
+    assert len(taken) < 10, "millions of pictures are not all taken at once"
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+    assert list(lanes.map(str, range(3))) == ["0", "1", "2"], "and go on"
 
 
 def test_who_waits_for_pictures_has_answers_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

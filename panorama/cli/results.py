@@ -76,7 +76,7 @@ def predict(options: argparse.Namespace) -> int:
     _ = run.config
     if options.out is not None:
         _refuse_out(options.out, run)
-    hardware.keep_memory()
+    hardware.keep_memory(of_threads=True)
     team = processes.join()
     sources = team.from_first(_pictures(options.pictures) if team.is_first else None)
     computes = engine.choose(options.engine, len(sources), runs.workspace() / "cache")
