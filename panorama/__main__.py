@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", "torch", "onnx"],
         default="auto",
         help="what computes: torch, or ONNX Runtime (pip install -r requirements-onnx.txt); auto (the default): ONNX Runtime where it is installed, "
-        "there is no GPU, and there are 5,000 pictures or more",
+        "there is no GPU, there are 5,000 pictures or more, and torch is slower",
     )
     predict.set_defaults(run=results.predict)
 
