@@ -135,7 +135,7 @@ def _opened(source: Path | bytes) -> Iterator[tuple[Image.Image, BinaryIO]]:
 def _may_run_away(image: Image.Image, stream: BinaryIO) -> bool:
     """Whether decoding may take about a gigabyte or more, or many seconds, though there are few bytes.
 
-    Memory goes with the pixels: 12 bytes each for a JPEG on its way to RGB, 24 for what may be transparent. A JPEG is gone
+    Memory goes with the pixels: up to 12 bytes each for a JPEG on its way to RGB, 24 for what may be transparent. A JPEG is gone
     through once for each of its scans. (More than _ORDINARY_BYTES are not even looked at: some readers walk along the chunks of
     a file in Python, a quarter of a second for each million bytes.)
     """

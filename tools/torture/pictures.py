@@ -287,7 +287,7 @@ RUNAWAY: dict[str, Make] = {
     "PNG that claims 60,000 x 60,000": lambda: png(60_000, 60_000, 2, b""),
     "PNG that claims 2^31 - 1 x 1": lambda: png(2**31 - 1, 1, 2, b""),
     "150 scans of a progressive JPEG": lambda: many_scans(600, 150),
-    "50 million pixels of grey and alpha": lambda: png(10_000, 5000, 4, black(10_000, 5000, 2)),
+    "70 million pixels of grey and alpha": lambda: png(10_000, 7000, 4, black(10_000, 7000, 2)),
     "148 million transparent pixels": lambda: png(14800, 10000, 6, black(14800, 10000, 4)),
     "148 million pixels of a PNG": lambda: png(14800, 10000, 2, black(14800, 10000, 3)),
     "148 million pixels of grey and alpha": lambda: png(14800, 10000, 4, black(14800, 10000, 2)),
@@ -342,7 +342,7 @@ def second(pair: tuple[str, float]) -> float:
     return pair[1]
 
 
-CONTROL_KIND = "50 million pixels of grey and alpha"  # enough to be seen, not enough to hurt this machine
+CONTROL_KIND = "70 million pixels of grey and alpha"  # enough to be seen, not enough to hurt this machine
 
 
 CHECKS = (
