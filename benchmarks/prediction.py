@@ -3,7 +3,7 @@
     python benchmarks/prediction.py RUN_DIR FOLDER_OF_PICTURES [--images 2000]
 
 The plain loop is what a first script does: PIL, torchvision transforms, the eager model, one picture at a time. An engine's own limit
-is its forward pass on a batch that is already in memory. Each is measured in a process of its own, all of them in turn, as often as --rounds says;
+is its forward pass, in lanes where it computes so, on batches that are already in memory. Each is measured in a process of its own, all of them in turn, as often as --rounds says;
 the best counts, and the spread is told. ONNX Runtime is left out where its packages (requirements-onnx.txt) are not installed.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-_MANY = 2000
+_MANY = 2000  # pictures that the engine is chosen for, however few are measured
 _FEW = 300  # pictures for the plain loop, which is slow
 
 

@@ -27,7 +27,7 @@ _Item = TypeVar("_Item")
 _Decoded = npt.NDArray[np.uint8] | str
 _DECODERS = 2
 _BATCHES_AHEAD = 2
-_DECODING = threading.BoundedSemaphore(4)  # at once, however many lanes: a large picture may take most of a gigabyte
+_DECODING = threading.BoundedSemaphore(4)  # at once in lanes, however many: a large picture may take most of a gigabyte
 WIDE = 2.0  # times as wide as high: from here on a picture gets a strip
 _WINDOW_SHAPE, _WINDOWS_OVERLAP, _MOST_WINDOWS = 1.5, 0.5, 48
 
@@ -124,14 +124,16 @@ class Predictor:
 
     def _decode(self, source: tuple[str, Path | bytes]) -> _Decoded:
         try:
-            with _DECODING:
-                return preprocessing.square(open_rgb(source[1], source[0], at_least=self._side), self._side)
+            return preprocessing.square(open_rgb(source[1], source[0], at_least=self._side), self._side)
         except PictureError as error:
             return str(error)
 
     def _answered(self, chunk: Sequence[tuple[str, Path | bytes]]) -> list[Prediction]:
         """What a lane makes of its pictures."""
-        decoded = [self._decode(source) for source in chunk]
+        decoded: list[_Decoded] = []
+        for source in chunk:
+            with _DECODING:
+                decoded.append(self._decode(source))
         return list(_in_order([name for name, _ in chunk], decoded, self._probabilities(decoded)))
 
     def _predict(self, squares: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:

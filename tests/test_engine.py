@@ -320,6 +320,25 @@ def test_lanes_take_parts_as_they_are_wanted_and_hand_on_what_goes_wrong() -> No
     assert list(lanes.map(str, range(3))) == ["0", "1", "2"], "and go on"
 
 
+def test_a_lane_hands_on_what_is_ready_while_its_parts_come_slowly() -> None:
+    lanes, computed, taken = engine.Lanes(1, 4), threading.Semaphore(0), []
+
+    def slowly() -> Iterator[int]:
+        for number in range(4):
+            taken.append(number)
+            if number:
+                assert computed.acquire(timeout=20)
+                time.sleep(0.2)  # what was computed is handed back right after
+            yield number
+
+    def work(number: int) -> int:
+        computed.release()
+        return number
+
+    for result in lanes.map(work, slowly()):
+        assert len(taken) <= result + 2, "kept back"
+
+
 def test_who_waits_for_pictures_has_answers_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor.load(a_run(tmp_path / "run"))
     decode, given = predictor._decode, threading.Event()
